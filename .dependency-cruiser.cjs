@@ -1,0 +1,108 @@
+/** Which room may import which (docs/adr and CONTRIBUTING.md say why). `npm run imports` checks it. */
+const ROOMS = ['contract', 'gateway', 'registry', 'activities', 'workflows', 'workers', 'api', 'cli', 'infra', 'test', 'bench']
+
+/** Everything of ours but these rooms and files. */
+const oursBut = (...allowed) => ({ path: `^(${ROOMS.join('|')})/`, pathNot: allowed.map((path) => `^${path}`) })
+
+const CONTRACT = 'contract/'
+const SETTINGS = 'infra/(config|log)[.]ts$'
+
+/** `room` imports only itself and `allowed`; from the rooms in `types` it takes types alone. */
+const rule = (room, because, allowed, types = []) => {
+  const from = { path: `^${room}` }
+  const rules = [
+    {
+      name: `${room.replace(/\W+/g, '-').replace(/^-|-$/g, '')}-imports`,
+      comment: because,
+      severity: 'error',
+      from,
+      to: oursBut(room, ...allowed, ...types),
+    },
+  ]
+  for (const other of types) {
+    rules.push({
+      name: `${room}-takes-types-of-${other}`.replaceAll('/', ''),
+      comment: because,
+      severity: 'error',
+      from,
+      to: { path: `^${other}`, dependencyTypesNot: ['type-only'] },
+    })
+  }
+  return rules
+}
+
+module.exports = {
+  forbidden: [
+    { name: 'no-cycles', comment: 'arrows point one way', severity: 'error', from: {}, to: { circular: true } },
+    { name: 'no-dead-ends', comment: 'an import that leads nowhere', severity: 'error', from: {}, to: { couldNotResolve: true } },
+
+    ...rule('contract/', 'the contract imports nothing of ours', []),
+    ...rule('gateway/', 'who installs the gateway must not install the rest', [CONTRACT]),
+    ...rule('registry/', 'the registry knows of no process', [CONTRACT, 'infra/config[.]ts$']),
+    ...rule('activities/', 'activities do one thing to the world each; workers put them together', [
+      CONTRACT,
+      'registry/',
+      'infra/(config|log|topics)[.]ts$',
+    ]),
+    ...rule('workflows/', 'workflows are deterministic: activities are known to them by type alone', [CONTRACT], ['activities/']),
+    ...rule('api/', 'the routes know workflows by type alone', [CONTRACT, 'registry/', SETTINGS], ['workflows/']),
+    ...rule('workers/', 'workers put everything together', [
+      CONTRACT,
+      'gateway/',
+      'registry/',
+      'activities/',
+      'workflows/',
+      'api/',
+      'infra/',
+    ]),
+    ...rule('infra/config[.]ts$', 'everyone imports the configuration', [CONTRACT]),
+    ...rule('infra/log[.]ts$', 'everyone imports the log', [CONTRACT]),
+    ...rule('infra/topics[.]ts$', 'whoever makes topics starts no process', [CONTRACT, SETTINGS]),
+    ...rule('cli/', 'the command is a client of the API', [CONTRACT, 'infra/', 'registry/', 'activities/', 'workers/']),
+    {
+      name: 'cli-loads-the-control-plane-late',
+      comment: 'only administrators’ commands load it, by a dynamic import',
+      severity: 'error',
+      from: { path: '^cli/' },
+      to: { path: '^(registry|activities|workers)/', dynamic: false, dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'nobody-imports-the-cli',
+      severity: 'error',
+      from: { pathNot: '^(cli|test|bench)/' },
+      to: { path: '^cli/' },
+    },
+    {
+      name: 'nobody-imports-tests',
+      severity: 'error',
+      from: { pathNot: '^(test|bench)/|^vitest[.]config' },
+      to: { path: '^(test|bench)/' },
+    },
+
+    {
+      name: 'workflows-have-no-node',
+      comment: 'Temporal replays workflows in a sandbox without Node',
+      severity: 'error',
+      from: { path: '^workflows/' },
+      to: { dependencyTypes: ['core'], dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'workflows-load-no-node',
+      comment: 'these files of the contract load Node’s modules; import @keyturn/contract/rotation and the like instead',
+      severity: 'error',
+      from: { path: '^workflows/' },
+      to: { path: '^contract/src/(index|events|token|asyncapi)[.]ts$', dependencyTypesNot: ['type-only'] },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    exclude: { path: '(^|/)dist/' },
+    tsPreCompilationDeps: true,
+    // Without this it would read the ignored `types` of a package or miss its `.ts` entry.
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'node', 'default', 'types'],
+      extensions: ['.ts', '.mjs', '.js', '.json'],
+    },
+  },
+}

@@ -1,0 +1,28 @@
+import type { ProblemCode } from '@keyturn/contract'
+import { ApplicationFailure } from '@temporalio/activity'
+import { RegistryError } from '../registry/errors.ts'
+
+/** The registry's answers that no retry changes. Everything else (a server that is away, a lock, a time-out) is tried again. */
+const FINAL: ReadonlySet<ProblemCode> = new Set([
+  'unknown-client',
+  'unknown-credential',
+  'unknown-rotation',
+  'illegal-transition',
+  'not-found',
+])
+
+/** Wraps each activity so that a final refusal of the registry ends its retries, with the registry's code as failure type. */
+export function withFinalRefusals<A extends Record<string, (...args: never[]) => Promise<unknown>>>(activities: A): A {
+  const wrap =
+    <Args extends never[], R>(activity: (...args: Args) => Promise<R>) =>
+    async (...args: Args): Promise<R> => {
+      try {
+        return await activity(...args)
+      } catch (error) {
+        if (error instanceof RegistryError && FINAL.has(error.code))
+          throw ApplicationFailure.nonRetryable(error.message, error.code)
+        throw error
+      }
+    }
+  return Object.fromEntries(Object.entries(activities).map(([name, activity]) => [name, wrap(activity)])) as A
+}

@@ -1,0 +1,21 @@
+/** What workflows do to the world. Composed once in each worker; workflows see its type alone. */
+import { type Alerts, createAlertActivities } from './alerts.ts'
+import { withFinalRefusals } from './errors.ts'
+import { createKeyActivities, type KeyActivityDeps } from './keys.ts'
+import { createNotificationActivities, type NotificationDeps } from './notification.ts'
+import type { Propagation } from './propagation.ts'
+import { createReceiptActivities } from './receipts.ts'
+import { createRotationActivities } from './rotations.ts'
+
+export interface ActivityDeps extends KeyActivityDeps, NotificationDeps {
+  readonly propagation: Propagation
+  readonly alerts: Alerts
+}
+
+export const createActivities = (deps: ActivityDeps) => ({
+  ...withFinalRefusals({ ...createKeyActivities(deps), ...createRotationActivities(deps) }),
+  ...createReceiptActivities(deps),
+  ...createNotificationActivities(deps),
+  ...createAlertActivities(deps),
+})
+export type Activities = ReturnType<typeof createActivities>

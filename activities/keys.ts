@@ -1,0 +1,69 @@
+import type { Evidence, KeyId, RotationId } from '@keyturn/contract'
+import type { Database } from '../registry/database.ts'
+import * as registry from '../registry/keys.ts'
+import type { Sealer } from '../registry/sealing.ts'
+
+/** Which rotation changes something, on whose word, and when (milliseconds of the epoch, in the workflow's time). */
+export interface By {
+  readonly rotationId: RotationId
+  readonly actor: string
+  readonly at: number
+}
+
+interface KeyChange extends By {
+  readonly keyId: KeyId
+  readonly reason: string
+}
+
+export interface KeyActivityDeps {
+  readonly db: Database
+  readonly sealer: Sealer
+  readonly brand: string
+}
+
+/** Changes of keys: each one transaction of the registry, which also stores the stage that begins with it. */
+export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
+  /** Issues the rotation's new key. Its secret never leaves this process but sealed. */
+  const introduceKey = async ({ claimUntil, ...by }: By & { claimUntil: number }): Promise<{ keyId: KeyId; version: number }> => {
+    const { keyId, version } = await registry.introduceSuccessor(db, {
+      ...dated(by),
+      brand,
+      sealer,
+      claimExpiresAt: new Date(claimUntil),
+    })
+    return { keyId, version }
+  }
+
+  /** Sets the sunset of the old key, which gateways announce in-band, and keeps the claim of the new one open until then. */
+  const deprecateKey = async (input: By & { keyId: KeyId; sunsetAt: number; successor: number }): Promise<void> => {
+    const sunsetAt = new Date(input.sunsetAt)
+    await registry.deprecateKey(db, { ...dated(input), sunsetAt, stage: { stage: 'notifying', deadline: sunsetAt } })
+  }
+
+  /** Switches the old key off, unless the evidence forbids it (G2). */
+  const deactivateKey = async (
+    input: KeyChange & { unless: 'used' | 'never' },
+  ): Promise<{ deactivated: true } | { deactivated: false; evidence: Evidence }> => {
+    const result = await registry.deactivateKey(db, { ...dated(input), stage: { stage: 'deactivating', reason: input.reason } })
+    return result.deactivated ? { deactivated: true } : result
+  }
+
+  const reinstateKey = async (input: KeyChange): Promise<void> => {
+    await registry.reinstateKey(db, { ...dated(input), stage: { stage: 'rolling-back', reason: input.reason } })
+  }
+
+  const retireNewKey = async (input: By & { reason: string }): Promise<void> => {
+    await registry.retireNewKey(db, dated(input))
+  }
+
+  const compromiseKey = async (input: KeyChange): Promise<void> => {
+    await registry.compromiseKey(db, { ...dated(input), stage: { stage: 'deactivating', reason: input.reason } })
+  }
+
+  return { introduceKey, deprecateKey, deactivateKey, reinstateKey, retireNewKey, compromiseKey }
+}
+
+export const dated = <T extends { readonly at: number }>(input: T): Omit<T, 'at'> & { readonly at: Date } => ({
+  ...input,
+  at: new Date(input.at),
+})

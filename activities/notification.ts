@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto'
+import type { NotificationKind, RotationId } from '@keyturn/contract'
+import { ApplicationFailure, activityInfo, cancellationSignal } from '@temporalio/activity'
+import { Webhook } from 'standardwebhooks'
+import { fetch } from 'undici'
+import { claimCode, claimOfKey } from '../registry/claims.ts'
+import { type Contact, getClient } from '../registry/clients.ts'
+import { getCredential } from '../registry/credentials.ts'
+import type { Database } from '../registry/database.ts'
+import { getKey } from '../registry/keys.ts'
+import { getRotation, type Rotation } from '../registry/rotations.ts'
+import type { Sealer } from '../registry/sealing.ts'
+import { readEvidence } from '../registry/usage.ts'
+
+const REQUEST_TIMEOUT_MS = 10_000
+
+export interface NotificationDeps {
+  readonly db: Database
+  readonly sealer: Sealer
+  /** Where clients reach the API; a claim's address begins with it. */
+  readonly publicUrl: string
+}
+
+/** What a client's webhook receives, signed as Standard Webhooks has it. `claimUrl` hands out the new token once, to a POST. */
+export interface Notification {
+  readonly type: `keyturn.rotation.${NotificationKind}`
+  readonly timestamp: string
+  readonly data: {
+    readonly rotationId: RotationId
+    readonly credentialId: string
+    readonly credential: string
+    readonly environment: string
+    readonly oldKey?: { readonly keyId: string; readonly state: string }
+    readonly newKey?: { readonly keyId: string; readonly state: string }
+    readonly sunsetAt?: string
+    readonly claimUrl?: string
+    readonly stragglers: readonly { readonly address: string; readonly userAgent: string; readonly lastAt: string }[]
+  }
+}
+
+/** Telling a client on its channels. The claim code is derived here and goes to the client alone (G5). */
+export function createNotificationActivities(deps: NotificationDeps) {
+  const notifyClient = async (input: { rotationId: RotationId; message: NotificationKind }): Promise<{ told: number }> => {
+    const rotation = await getRotation(deps.db, input.rotationId)
+    if (rotation === undefined)
+      throw ApplicationFailure.nonRetryable(`there is no rotation ${input.rotationId}`, 'unknown-rotation')
+    const client = await getClient(deps.db, rotation.clientId)
+    if (client === undefined || client.contacts.length === 0) return { told: 0 }
+    const body = await compose(deps, rotation, input.message)
+    if (body === undefined) return { told: 0 }
+    // The same id over retries of one message, so that the receiver can tell a repetition.
+    const id = `msg_${createHash('sha256').update(`${activityInfo().workflowExecution?.runId}/${activityInfo().activityId}`).digest('hex').slice(0, 32)}`
+    const webhook = new Webhook(webhookSecret(deps.sealer, client.clientId))
+    await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhook)))
+    return { told: client.contacts.length }
+  }
+  return { notifyClient }
+}
+
+/** The secret that a client verifies our webhooks with: derived, so that it is stored nowhere. */
+export const webhookSecret = (sealer: Sealer, clientId: string): string =>
+  `whsec_${Buffer.from(sealer.derive('webhook', clientId), 'utf8').toString('base64')}`
+
+async function compose(
+  { db, sealer, publicUrl }: NotificationDeps,
+  rotation: Rotation,
+  kind: NotificationKind,
+): Promise<string | undefined> {
+  const evidence = await readEvidence(db, rotation.rotationId)
+  // Between the timer and now the client may have switched over: then it is not nagged.
+  if (kind === 'reminder' && evidence.newKeyFirstUsedAt !== undefined) return undefined
+  const credential = await getCredential(db, rotation.credentialId)
+  const oldKey = rotation.oldKeyId === undefined ? undefined : await getKey(db, rotation.oldKeyId)
+  const newKey = rotation.newKeyId === undefined ? undefined : await getKey(db, rotation.newKeyId)
+  const claim = newKey === undefined ? undefined : await claimOfKey(db, newKey.keyId)
+  const notification: Notification = {
+    type: `keyturn.rotation.${kind}`,
+    timestamp: new Date().toISOString(),
+    data: {
+      rotationId: rotation.rotationId,
+      credentialId: rotation.credentialId,
+      credential: credential?.name ?? rotation.credentialId,
+      environment: rotation.environment,
+      ...(oldKey === undefined ? {} : { oldKey: { keyId: oldKey.keyId, state: oldKey.state } }),
+      ...(newKey === undefined ? {} : { newKey: { keyId: newKey.keyId, state: newKey.state } }),
+      ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),
+      ...(claim?.state === 'open' ? { claimUrl: `${publicUrl}/v1/claims/${claimCode(sealer, claim.claimId)}` } : {}),
+      stragglers: evidence.stragglers.map(({ address, userAgent, lastAt }) => ({ address, userAgent, lastAt })),
+    },
+  }
+  return JSON.stringify(notification)
+}
+
+/** One webhook. Neither the address nor the answer's body is repeated in an error: both may hold what is not ours to log. */
+async function post(contact: Contact, id: string, body: string, webhook: Webhook): Promise<void> {
+  const at = new Date()
+  let status: number
+  try {
+    const response = await fetch(contact.url, {
+      method: 'POST',
+      redirect: 'manual',
+      headers: {
+        'content-type': 'application/json',
+        'webhook-id': id,
+        'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
+        'webhook-signature': webhook.sign(id, at, body),
+      },
+      body,
+      signal: AbortSignal.any([AbortSignal.timeout(REQUEST_TIMEOUT_MS), cancellationSignal()]),
+    })
+    await response.body?.cancel()
+    status = response.status
+  } catch (error) {
+    throw new Error(
+      `the client's webhook at ${new URL(contact.url).host} could not be reached (${error instanceof Error ? error.name : 'error'})`,
+    )
+  }
+  if (status < 200 || status > 299) throw new Error(`the client's webhook at ${new URL(contact.url).host} answered ${status}`)
+}

@@ -1,0 +1,169 @@
+/**
+ * Publishing keys, and the receipts. A key's state is published under the lock of its row, so that the order in the log is
+ * the order of revisions; a receipt is complete when the watermark of every live gateway is past the event.
+ */
+import {
+  CLOUDEVENTS_MEDIA_TYPE,
+  encodeEvent,
+  type GatewayReceipt,
+  type KeyEventType,
+  type KeyId,
+  type Receipt,
+  type TopicNames,
+} from '@keyturn/contract'
+import type { Kafka } from 'kafkajs'
+import type { Logger } from 'pino'
+import type { Database } from '../registry/database.ts'
+import { type KeyRow, toKeyRecord } from '../registry/keys.ts'
+import { publishKey } from '../registry/publishing.ts'
+import { type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
+import { createPublisher, type Publisher } from './kafka.ts'
+
+/** Where a key event lies in the log. */
+export interface Publication {
+  readonly keyId: KeyId
+  readonly event: KeyEventType
+  readonly revision: number
+  readonly partition: number
+  readonly offset: string
+  readonly publishedAt: Date
+}
+
+export interface WaitOptions {
+  /** How long to wait; the receipt names whoever is missing then. 0 looks once. */
+  readonly timeoutMs: number
+  readonly signal?: AbortSignal
+}
+
+export interface GatewayStatus {
+  readonly gatewayId: string
+  readonly region: string
+  readonly at: string
+  readonly freshness: string
+  readonly keys: number
+  /** Whether it has been heard of within the last 10 s. */
+  readonly live: boolean
+}
+
+export interface Propagation {
+  /** Publishes the present state of a key. Twice does no harm: the highest revision wins. */
+  publish(keyId: KeyId): Promise<Publication>
+  waitForReceipt(publication: Publication, options: WaitOptions): Promise<Receipt>
+  gateways(): Promise<GatewayStatus[]>
+  /** Takes a gateway off the list of those waited for. False when there is none of that name. */
+  declareGone(gatewayId: string): Promise<boolean>
+  /** What the collector and others derive from the reports. */
+  readonly watch: GatewayWatch
+  stop(): Promise<void>
+}
+
+export interface PropagationOptions {
+  readonly kafka: Kafka
+  readonly topics: TopicNames
+  readonly db: Database
+  readonly log: Logger
+  /** Stands as the events' `source`: `/keyturn/worker`. */
+  readonly source: string
+}
+
+const LIVE_WITHIN_MS = 10_000
+
+export async function createPropagation({ kafka, topics, db, log, source }: PropagationOptions): Promise<Propagation> {
+  const publisher = createPublisher(kafka)
+  const watch = await watchGateways(kafka, topics.gateways, log)
+  return {
+    watch,
+    publish: (keyId) => publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row)),
+    waitForReceipt: (publication, options) => waitForReceipt(watch, publication, options),
+    async gateways() {
+      const known = await watch.readToEnd()
+      return [...known.values()].map(({ latest }) => ({
+        gatewayId: latest.gatewayId,
+        region: latest.region,
+        at: latest.at,
+        freshness: latest.freshness,
+        keys: latest.keys,
+        live: Date.now() - Date.parse(latest.at) < LIVE_WITHIN_MS,
+      }))
+    },
+    async declareGone(gatewayId) {
+      if (!(await watch.readToEnd()).has(gatewayId)) return false
+      await publisher.send(topics.gateways, [{ key: gatewayId, value: null }])
+      return true
+    },
+    async stop() {
+      await Promise.allSettled([watch.stop(), publisher.stop()])
+    },
+  }
+}
+
+/** One key event as a Kafka message; a destroyed key is a tombstone. */
+export function keyMessage(
+  source: string,
+  row: KeyRow,
+  time: Date,
+): { key: string; value: string | null; headers: Record<string, string> } {
+  const value =
+    row.state === 'destroyed'
+      ? null
+      : encodeEvent({
+          id: `${row.keyId}/${row.revision}`,
+          type: row.event,
+          source,
+          subject: row.keyId,
+          time,
+          data: toKeyRecord(row),
+        })
+  return { key: row.keyId, value, headers: { 'content-type': CLOUDEVENTS_MEDIA_TYPE } }
+}
+
+async function sendKey(publisher: Publisher, topic: string, source: string, row: KeyRow): Promise<Publication> {
+  const publishedAt = new Date()
+  const [sent] = await publisher.send(topic, [keyMessage(source, row, publishedAt)])
+  if (sent?.baseOffset === undefined) throw new Error(`Kafka did not say where it put the event of key ${row.keyId}`)
+  const { keyId, event, revision } = row
+  return { keyId, event, revision, partition: sent.partition, offset: sent.baseOffset, publishedAt }
+}
+
+async function waitForReceipt(
+  watch: GatewayWatch,
+  publication: Publication,
+  { timeoutMs, signal }: WaitOptions,
+): Promise<Receipt> {
+  // Whoever announces itself after this look reads the event before it serves; so only these are waited for.
+  const known = await watch.readToEnd(signal)
+  const awaited = new Set(known.keys())
+  const applied = new Map<string, GatewayReceipt>()
+  const complete = () => {
+    for (const gatewayId of awaited) {
+      const gateway = known.get(gatewayId)
+      if (gateway === undefined) awaited.delete(gatewayId)
+      else if (!applied.has(gatewayId)) {
+        const first = gateway.reports.find(
+          ({ positions }) => BigInt(positions[publication.partition] ?? 0) > BigInt(publication.offset),
+        )
+        if (first !== undefined)
+          applied.set(gatewayId, {
+            gatewayId,
+            appliedAt: first.at,
+            ms: Math.max(0, Date.parse(first.at) - publication.publishedAt.getTime()),
+          })
+      }
+    }
+    return [...awaited].every((gatewayId) => applied.has(gatewayId))
+  }
+  const enough = AbortSignal.timeout(timeoutMs)
+  try {
+    await until(complete, watch.onChange, signal === undefined ? enough : AbortSignal.any([enough, signal]))
+  } catch (error) {
+    if (!enough.aborted) throw error
+  }
+  return {
+    keyId: publication.keyId,
+    event: publication.event,
+    revision: publication.revision,
+    publishedAt: publication.publishedAt.toISOString(),
+    gateways: [...applied.values()].filter(({ gatewayId }) => awaited.has(gatewayId)),
+    unconfirmed: [...awaited].filter((gatewayId) => !applied.has(gatewayId)).sort(),
+  }
+}

@@ -1,0 +1,37 @@
+import type { TopicNames } from '@keyturn/contract'
+import type { Kafka } from 'kafkajs'
+import type { Database } from '../registry/database.ts'
+import { keyIdPages, publishKeys } from '../registry/publishing.ts'
+import { createPublisher } from './kafka.ts'
+import { keyMessage } from './propagation.ts'
+
+const PAGE = 500
+
+/**
+ * Publishes the present state of every key again: what rebuilds the keys topic from the registry. Gateways that have a key in
+ * this revision already pass it over.
+ * @returns how many keys
+ */
+export async function republishAll(
+  { db, kafka, topics }: { db: Database; kafka: Kafka; topics: TopicNames },
+  onProgress: (published: number) => void = () => {},
+): Promise<number> {
+  const publisher = createPublisher(kafka)
+  let published = 0
+  try {
+    for await (const keyIds of keyIdPages(db, PAGE)) {
+      await publishKeys(db, keyIds, async (rows) => {
+        const at = new Date()
+        await publisher.send(
+          topics.keys,
+          rows.map((row) => keyMessage('/keyturn/republish', row, at)),
+        )
+      })
+      published += keyIds.length
+      onProgress(published)
+    }
+  } finally {
+    await publisher.stop()
+  }
+  return published
+}

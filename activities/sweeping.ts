@@ -1,0 +1,44 @@
+/**
+ * What no workflow looks after: keys whose last change has not been published (a credential made while Kafka was away), and
+ * claims that have expired with the secret still sealed in them.
+ */
+import type { Logger } from 'pino'
+import { destroyExpiredClaims } from '../registry/claims.ts'
+import type { Database } from '../registry/database.ts'
+import { unpublishedKeyIds } from '../registry/publishing.ts'
+import type { Propagation } from './propagation.ts'
+
+const INTERVAL_MS = 5_000
+const BATCH = 200
+
+/** Sweeps until it is stopped. Several workers may: each sweep does no harm twice. */
+export function startSweeping(db: Database, propagation: Propagation, log: Logger): { stop(): Promise<void> } {
+  let before: ReadonlySet<string> = new Set()
+  let running: Promise<void> = Promise.resolve()
+
+  async function sweep(): Promise<void> {
+    try {
+      const destroyed = await destroyExpiredClaims(db, new Date())
+      if (destroyed > 0) log.info({ destroyed }, 'expired claims: their secrets are destroyed')
+      const unpublished = await unpublishedKeyIds(db, BATCH)
+      // A key that was unpublished a sweep ago is nobody's business any more; a fresh one is about to be published by its owner.
+      for (const keyId of unpublished.filter((id) => before.has(id))) {
+        await propagation.publish(keyId)
+        log.info({ keyId }, 'published a key whose change had not been published')
+      }
+      before = new Set(unpublished)
+    } catch (error) {
+      log.warn({ err: error }, 'a sweep failed; the next one tries again')
+    }
+  }
+
+  const timer = setInterval(() => {
+    running = running.then(sweep)
+  }, INTERVAL_MS)
+  return {
+    async stop() {
+      clearInterval(timer)
+      await running
+    },
+  }
+}

@@ -1,0 +1,113 @@
+/** Where clients fetch secrets: with a claim, or with the key that is about to be replaced. Each secret leaves once (G10). */
+import { type CredentialId, parseToken, type RotationId, tokenSha256 } from '@keyturn/contract'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import Type from 'typebox'
+import { redeemClaim, redeemSuccessor } from '../registry/claims.ts'
+import { bearer } from './operator.ts'
+import type { ApiDeps } from './ports.ts'
+import { ApiError } from './problems.ts'
+import { type Api, given, isoOf } from './routes.ts'
+import { HandedOut, Input, Problems } from './schemas.ts'
+
+const CLAIM = /^[0-9A-Za-z]{43}$/
+
+export function claimRoutes(api: Api, deps: ApiDeps): void {
+  const { db, sealer, clock } = deps
+  // The body holds nothing yet, so it may be missing.
+  const noBodyNeeded = async (request: FastifyRequest): Promise<void> => {
+    request.body ??= {}
+  }
+
+  api.post(
+    '/v1/claims/:claim',
+    {
+      preValidation: noBodyNeeded,
+      schema: {
+        operationId: 'redeemClaim',
+        summary: 'Fetch a secret with its claim, once',
+        security: [],
+        params: Input({ claim: Type.String({ maxLength: 100 }) }),
+        body: Input({}),
+        response: { 200: HandedOut, ...Problems },
+      },
+    },
+    async (request, reply) => {
+      const { claim } = request.params
+      if (!CLAIM.test(claim)) throw new ApiError('unknown-claim', 'Copy the claim as a whole: it has 43 letters and digits.')
+      const redeemed = await redeemClaim(db, { code: claim, at: clock(), from: whereFrom(request), sealer })
+      switch (redeemed.outcome) {
+        case 'handed-out':
+          return handOut(reply, redeemed)
+        case 'unknown':
+          throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
+        case 'used':
+          return usedBefore(deps, request, redeemed)
+        case 'expired':
+          throw new ApiError('claim-expired', 'The secret has been destroyed. Ask the provider for a rotation.')
+      }
+    },
+  )
+
+  api.post(
+    '/v1/successor',
+    {
+      preValidation: noBodyNeeded,
+      schema: {
+        operationId: 'redeemSuccessor',
+        summary: 'Fetch the new key by showing the old one, once',
+        security: [{ oldKey: [] }],
+        body: Input({}),
+        response: { 200: HandedOut, ...Problems },
+      },
+    },
+    async (request, reply) => {
+      const token = bearer(request)
+      if (token === undefined) throw new ApiError('missing-key', 'Send the old key as "Authorization: Bearer <key>".')
+      // A slip of the hand is found by the checksum, without a look-up.
+      if (!parseToken(token).ok) throw new ApiError('invalid-key', 'Send the key that is being replaced, as a whole.')
+      const redeemed = await redeemSuccessor(db, {
+        tokenSha256: tokenSha256(token),
+        at: clock(),
+        from: whereFrom(request),
+        sealer,
+      })
+      switch (redeemed.outcome) {
+        case 'handed-out':
+          return handOut(reply, redeemed)
+        case 'unknown':
+          throw new ApiError('invalid-key', 'Send the key that is being replaced, as a whole.')
+        case 'used':
+          return usedBefore(deps, request, redeemed)
+        case 'expired':
+          throw new ApiError('claim-expired', 'The secret has been destroyed. Ask the provider for a rotation.')
+        case 'refused':
+          throw new ApiError('successor-refused', 'Use the claim that the provider has sent.')
+        case 'no-successor':
+          throw new ApiError('no-successor', 'No rotation of this key is in its overlap window.')
+      }
+    },
+  )
+}
+
+/** Address and user agent, for the audit log. */
+const whereFrom = (request: FastifyRequest): string =>
+  `${request.ip} ${(request.headers['user-agent'] ?? '').slice(0, 200)}`.trim()
+
+function handOut(reply: FastifyReply, { token, keyId, sunsetAt }: { token: string; keyId: string; sunsetAt?: Date | undefined }) {
+  reply.code(200).header('cache-control', 'no-store')
+  return { token, keyId, ...given('sunsetAt', isoOf(sunsetAt)) }
+}
+
+/** Somebody has the secret already. Whether that was the client is a question for people, so they are told. */
+async function usedBefore(
+  { alert, log }: ApiDeps,
+  request: FastifyRequest,
+  { credentialId, rotationId }: { credentialId: CredentialId; rotationId?: RotationId | undefined },
+): Promise<never> {
+  const detail = `a claim that had been used was tried again from ${request.ip}; if the client did not fetch the key, start an emergency`
+  // The answer does not wait for Kafka: the second try is in the audit log by now.
+  alert({ kind: 'second-claim', credentialId, ...given('rotationId', rotationId), detail }).catch((error: unknown) =>
+    log.error({ err: error, credentialId }, 'the alert of a second claim could not be raised'),
+  )
+  throw new ApiError('claim-used', 'The secret has been handed out before. If it was not to you, tell the provider at once.')
+}

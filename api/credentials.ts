@@ -1,0 +1,152 @@
+import { EnvironmentSchema, type KeyId, ScopePattern } from '@keyturn/contract'
+import Type from 'typebox'
+import { claimCode } from '../registry/claims.ts'
+import { createCredential, getCredential } from '../registry/credentials.ts'
+import { keysOfCredential } from '../registry/keys.ts'
+import { openRotationOf } from '../registry/rotations.ts'
+import { lastUses, readEvidence } from '../registry/usage.ts'
+import { withinTime } from './dependencies.ts'
+import { operator } from './operator.ts'
+import type { ApiDeps } from './ports.ts'
+import { ApiError } from './problems.ts'
+import { type Api, given, isoOf, OPERATOR_SECURITY } from './routes.ts'
+import { ClientIdSchema, CredentialBody, CredentialIdSchema, Input, Name, Problems } from './schemas.ts'
+
+/** How long the claim of a new credential can be used. */
+const CLAIM_LIFETIME_MS = 7 * 86_400_000
+/** How long a new credential's answer waits for the gateways. */
+const PROPAGATION_WAIT_MS = 5_000
+
+const Created = Type.Object({
+  credentialId: CredentialIdSchema,
+  keyId: Type.String(),
+  version: Type.Integer(),
+  claim: Type.String({ description: 'a one-time code for the secret: give it to the client alone' }),
+  claimUrl: Type.String(),
+  claimExpiresAt: Type.String({ format: 'date-time' }),
+  propagated: Type.Boolean({ description: 'every live gateway accepts the key already' }),
+})
+
+export function credentialRoutes(api: Api, deps: ApiDeps): void {
+  const { db, sealer, clock, config } = deps
+  api.post(
+    '/v1/clients/:id/credentials',
+    {
+      schema: {
+        operationId: 'createCredential',
+        summary: 'Create a credential with its first key',
+        description: 'The answer never holds the secret: the client fetches it, once, with the claim.',
+        security: OPERATOR_SECURITY,
+        params: Input({ id: ClientIdSchema }),
+        body: Input({
+          name: Name,
+          environment: EnvironmentSchema,
+          scopes: Type.Array(Type.String({ pattern: ScopePattern, maxLength: 100, description: 'a scope like orders:read' }), {
+            maxItems: 100,
+            uniqueItems: true,
+          }),
+          kind: Type.Optional(Type.String({ maxLength: 20, description: 'bearer' })),
+        }),
+        response: { 201: Created, ...Problems },
+      },
+    },
+    async (request, reply) => {
+      const { name, environment, scopes, kind = 'bearer' } = request.body
+      if (kind !== 'bearer') {
+        throw new ApiError('invalid-request', 'The only kind of credential is bearer.', [
+          { path: '/kind', message: 'must be bearer' },
+        ])
+      }
+      const at = clock()
+      const claimExpiresAt = new Date(at.getTime() + CLAIM_LIFETIME_MS)
+      const { actor } = operator(request)
+      const { brand } = config
+      const clientId = request.params.id
+      const made = await createCredential(db, { clientId, name, environment, scopes, brand, sealer, claimExpiresAt, at, actor })
+      const claim = claimCode(sealer, made.claimId)
+      const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
+      return reply
+        .code(201)
+        .header('cache-control', 'no-store')
+        .header('location', `/v1/credentials/${made.credentialId}`)
+        .send({
+          credentialId: made.credentialId,
+          keyId: made.keyId,
+          version: made.version,
+          claim,
+          claimUrl: `${publicUrl}/v1/claims/${claim}`,
+          claimExpiresAt: claimExpiresAt.toISOString(),
+          propagated: await propagate(deps, made.keyId),
+        })
+    },
+  )
+
+  api.get(
+    '/v1/credentials/:id',
+    {
+      schema: {
+        operationId: 'getCredential',
+        summary: 'Read a credential, its keys, and who still uses the old one',
+        security: OPERATOR_SECURITY,
+        params: Input({ id: CredentialIdSchema }),
+        response: { 200: CredentialBody, ...Problems },
+      },
+    },
+    async (request) => {
+      const credential = await getCredential(db, request.params.id)
+      if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${request.params.id}.`)
+      const { credentialId } = credential
+      const [keys, uses, rotation] = await Promise.all([
+        keysOfCredential(db, credentialId),
+        lastUses(db, credentialId),
+        openRotationOf(db, credentialId),
+      ])
+      const evidence = rotation === undefined ? undefined : await readEvidence(db, rotation.rotationId)
+      return {
+        credentialId,
+        clientId: credential.clientId,
+        name: credential.name,
+        environment: credential.environment,
+        scopes: [...credential.scopes],
+        kind: credential.kind,
+        createdAt: credential.createdAt.toISOString(),
+        ...given('rotationId', rotation?.rotationId),
+        keys: keys.map((key) => ({
+          keyId: key.keyId,
+          version: key.version,
+          state: key.state,
+          standing: key.standing,
+          notBefore: key.notBefore.toISOString(),
+          ...given('expiresAt', isoOf(key.expiresAt)),
+          ...given('sunsetAt', isoOf(key.sunsetAt)),
+          ...given('lastUsedAt', isoOf(uses.get(key.keyId))),
+        })),
+        stragglers: evidence === undefined ? [] : evidence.stragglers.map((straggler) => ({ ...straggler })),
+      }
+    },
+  )
+}
+
+/** Whether every live gateway has the key. When Kafka is away, the worker's sweep publishes it later. */
+async function propagate({ propagation, log }: ApiDeps, keyId: KeyId): Promise<boolean> {
+  const deadline = Date.now() + PROPAGATION_WAIT_MS
+  const gaveUp = new AbortController()
+  const work = propagation
+    .publish(keyId)
+    .then((publication) =>
+      propagation.waitForReceipt(publication, { timeoutMs: Math.max(0, deadline - Date.now()), signal: gaveUp.signal }),
+    )
+  // What comes after we have given up is nobody's failure.
+  work.catch(() => undefined)
+  try {
+    const receipt = await withinTime('Kafka', PROPAGATION_WAIT_MS + 500, work)
+    if (receipt.unconfirmed.length > 0)
+      log.warn({ keyId, unconfirmed: receipt.unconfirmed }, 'a new key has not reached every gateway yet')
+    return receipt.unconfirmed.length === 0
+  } catch (error) {
+    log.warn({ err: error, keyId }, 'a new key could not be published; the sweep will')
+    return false
+  } finally {
+    gaveUp.abort()
+  }
+}

@@ -1,0 +1,79 @@
+import { DEFAULT_POLICY, formatDuration, type OnDeadline, parseDuration, type RotationPolicy } from '@keyturn/contract'
+import { ApiError, type FieldError } from './problems.ts'
+import { given } from './routes.ts'
+
+const MAX_MS = 366 * 86_400_000
+
+/** What a request may say of how its rotation is to run. */
+export interface PolicyOverrides {
+  readonly overlap?: string
+  readonly quietPeriod?: string
+  readonly onDeadline?: OnDeadline
+  readonly regretWindow?: string
+  readonly receiptWait?: string
+}
+
+/** Milliseconds, or an error that names the field. A minus sign never parses. */
+function read(path: string, text: string | undefined, errors: FieldError[], mayBeZero: boolean): number | undefined {
+  if (text === undefined) return undefined
+  try {
+    const ms = parseDuration(text)
+    if (ms > MAX_MS) errors.push({ path, message: 'must not be longer than 366d' })
+    else if (ms === 0 && !mayBeZero) errors.push({ path, message: 'must be longer than zero' })
+    else return ms
+  } catch (error) {
+    errors.push({ path, message: (error as RangeError).message })
+  }
+  return undefined
+}
+
+const refuse = (errors: FieldError[]): void => {
+  if (errors.length === 0) return
+  throw new ApiError('invalid-duration', errors.map(({ path, message }) => `${path.slice(1)}: ${message}`).join('; '), errors)
+}
+
+/** @throws ApiError `invalid-duration`, with every field that is wrong */
+export function duration(path: string, text: string, mayBeZero = false): number {
+  const errors: FieldError[] = []
+  const ms = read(path, text, errors, mayBeZero)
+  refuse(errors)
+  return ms ?? 0
+}
+
+/**
+ * The default policy with what the request says instead. A quiet period that is not given shrinks to an overlap that is
+ * shorter than it; one that is given may not exceed the overlap, for then the evidence could never suffice in time.
+ * @throws ApiError `invalid-duration`, with every field that is wrong
+ */
+export function policyOf(overrides: PolicyOverrides): RotationPolicy {
+  const errors: FieldError[] = []
+  const overlapMs = read('/overlap', overrides.overlap, errors, false) ?? DEFAULT_POLICY.overlapMs
+  const quietPeriodMs = read('/quietPeriod', overrides.quietPeriod, errors, true)
+  const regretWindowMs = read('/regretWindow', overrides.regretWindow, errors, true)
+  const receiptWaitMs = read('/receiptWait', overrides.receiptWait, errors, true)
+  if (errors.length === 0 && quietPeriodMs !== undefined && quietPeriodMs > overlapMs) {
+    const message = `must not be longer than the overlap of ${formatDuration(overlapMs)}: the old key could never be quiet long enough`
+    errors.push({ path: '/quietPeriod', message })
+  }
+  refuse(errors)
+  return {
+    ...DEFAULT_POLICY,
+    overlapMs,
+    quietPeriodMs: quietPeriodMs ?? Math.min(DEFAULT_POLICY.quietPeriodMs, overlapMs),
+    ...given('onDeadline', overrides.onDeadline),
+    ...given('regretWindowMs', regretWindowMs),
+    ...given('receiptWaitMs', receiptWaitMs),
+  }
+}
+
+export const policyBody = (policy: RotationPolicy) => ({
+  overlap: formatDuration(policy.overlapMs),
+  quietPeriod: formatDuration(policy.quietPeriodMs),
+  onDeadline: policy.onDeadline,
+  extendBy: formatDuration(policy.extendByMs),
+  regretWindow: formatDuration(policy.regretWindowMs),
+  receiptWait: formatDuration(policy.receiptWaitMs),
+  newKeyRefusals: policy.newKeyRefusals,
+  oldKeyRefusals: policy.oldKeyRefusals,
+  successorByOldKey: policy.successorByOldKey,
+})

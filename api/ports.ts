@@ -1,0 +1,53 @@
+/** What the API needs of the world. `workers/` composes it; tests bring their own. */
+import type { Alert, KeyEventType, KeyId, Receipt } from '@keyturn/contract'
+import type { Client } from '@temporalio/client'
+import type { Logger } from 'pino'
+import type { Database } from '../registry/database.ts'
+import type { Sealer } from '../registry/sealing.ts'
+
+/** Where a key event lies in the log. */
+export interface Publication {
+  readonly keyId: KeyId
+  readonly event: KeyEventType
+  readonly revision: number
+  readonly partition: number
+  readonly offset: string
+  readonly publishedAt: Date
+}
+
+export interface GatewayStatus {
+  readonly gatewayId: string
+  readonly region: string
+  readonly at: string
+  readonly freshness: string
+  readonly keys: number
+  readonly live: boolean
+}
+
+export interface Propagation {
+  publish(keyId: KeyId): Promise<Publication>
+  waitForReceipt(publication: Publication, options: { timeoutMs: number; signal?: AbortSignal }): Promise<Receipt>
+  gateways(): Promise<GatewayStatus[]>
+  /** False when there is no such gateway. */
+  declareGone(gatewayId: string): Promise<boolean>
+}
+
+export interface ApiDeps {
+  readonly db: Database
+  readonly sealer: Sealer
+  readonly temporal: Client
+  readonly propagation: Propagation
+  /** Tells people through the alerts topic. The time of the alert is set there. */
+  readonly alert: (alert: Omit<Alert, 'at'>) => Promise<void>
+  /** Resolves when Kafka answers; for /readyz. */
+  readonly pingKafka: () => Promise<void>
+  readonly clock: () => Date
+  readonly log: Logger
+  readonly config: {
+    readonly brand: string
+    readonly operatorToken: string
+    /** Without a slash at the end. A function where the port is known only after listening. */
+    readonly publicUrl: string | (() => string)
+    readonly taskQueue: string
+  }
+}

@@ -1,0 +1,196 @@
+/** What goes in and comes out, as JSON Schema. Inputs refuse unknown fields. */
+import {
+  CLIENT_ID_PATTERN,
+  type ClientId,
+  CREDENTIAL_ID_PATTERN,
+  type CredentialId,
+  EnvironmentSchema,
+  GATEWAY_ID_PATTERN,
+  HELD_FOR,
+  KEY_STATES,
+  ON_DEADLINE,
+  PROBLEM_MEDIA_TYPE,
+  ROTATION_ID_PATTERN,
+  ROTATION_STAGES,
+  type RotationId,
+  ScopeSchema,
+  Timestamp,
+  TRIGGERS,
+} from '@keyturn/contract'
+import Type, { type TProperties } from 'typebox'
+
+export const Input = <P extends TProperties>(properties: P) => Type.Object(properties, { additionalProperties: false })
+
+const Text = (maxLength: number, description?: string) =>
+  Type.String({ minLength: 1, maxLength, pattern: '\\S', ...(description === undefined ? {} : { description }) })
+
+export const Name = Type.String({
+  minLength: 1,
+  maxLength: 100,
+  pattern: '^[^\\s\\p{C}](?:[^\\p{C}]*[^\\s\\p{C}])?$',
+  description: 'a name of 1 to 100 printable characters without spaces around it',
+})
+export const Reason = Text(500, 'why, for the audit log: 1 to 500 characters')
+export const Duration = (description: string) =>
+  Type.String({
+    minLength: 1,
+    maxLength: 40,
+    description: `${description}; 14d, 1h30m, 90s or ISO 8601`,
+    examples: ['14d', 'PT90S'],
+  })
+
+export const ClientIdSchema = Type.Unsafe<ClientId>(
+  Type.String({ pattern: CLIENT_ID_PATTERN, description: 'a client id: cli_…' }),
+)
+export const CredentialIdSchema = Type.Unsafe<CredentialId>(
+  Type.String({ pattern: CREDENTIAL_ID_PATTERN, description: 'a credential id: crd_…' }),
+)
+export const RotationIdSchema = Type.Unsafe<RotationId>(
+  Type.String({ pattern: ROTATION_ID_PATTERN, description: 'a rotation id: rot_…' }),
+)
+export const GatewayIdSchema = Type.String({ pattern: GATEWAY_ID_PATTERN, description: 'a gateway id' })
+
+export const ProblemSchema = Type.Object({
+  type: Type.String(),
+  title: Type.String(),
+  status: Type.Integer(),
+  code: Type.String({ description: 'stable; programs decide by it' }),
+  detail: Type.Optional(Type.String({ description: 'for a person' })),
+  errors: Type.Optional(
+    Type.Array(Type.Object({ path: Type.String({ description: 'JSON Pointer (RFC 6901)' }), message: Type.String() })),
+  ),
+})
+
+const problems = { description: 'A problem document (RFC 9457)', content: { [PROBLEM_MEDIA_TYPE]: { schema: ProblemSchema } } }
+/** The error answers of every route. */
+export const Problems = { '4xx': problems, '5xx': problems } as const
+
+export const Contact = Input({
+  channel: Type.Literal('webhook'),
+  url: Type.String({ maxLength: 2000, pattern: '^https?://[^\\s]+$', description: 'an http or https URL' }),
+})
+
+export const ClientBody = Type.Object({
+  clientId: ClientIdSchema,
+  name: Type.String(),
+  contacts: Type.Array(Type.Object({ channel: Type.Literal('webhook'), url: Type.String() })),
+  createdAt: Timestamp,
+})
+
+export const StragglerSchema = Type.Object({
+  address: Type.String(),
+  userAgent: Type.String(),
+  count: Type.Integer(),
+  lastAt: Timestamp,
+})
+
+export const CredentialBody = Type.Object({
+  credentialId: CredentialIdSchema,
+  clientId: ClientIdSchema,
+  name: Type.String(),
+  environment: EnvironmentSchema,
+  scopes: Type.Array(ScopeSchema),
+  kind: Type.Literal('bearer'),
+  createdAt: Timestamp,
+  rotationId: Type.Optional(RotationIdSchema),
+  keys: Type.Array(
+    Type.Object({
+      keyId: Type.String(),
+      version: Type.Integer(),
+      state: Type.Enum([...KEY_STATES]),
+      standing: Type.Enum(['current', 'successor', 'retired']),
+      notBefore: Timestamp,
+      expiresAt: Type.Optional(Timestamp),
+      sunsetAt: Type.Optional(Timestamp),
+      lastUsedAt: Type.Optional(Timestamp),
+    }),
+  ),
+  stragglers: Type.Array(StragglerSchema, { description: 'who still uses the old key of the running rotation' }),
+})
+
+export const TimelineSchema = Type.Array(
+  Type.Object({ stage: Type.Enum([...ROTATION_STAGES]), at: Timestamp, reason: Type.Optional(Type.String()) }),
+)
+
+export const ReceiptSchema = Type.Object({
+  keyId: Type.String(),
+  event: Type.String(),
+  revision: Type.Integer(),
+  publishedAt: Timestamp,
+  gateways: Type.Array(
+    Type.Object({
+      gatewayId: Type.String(),
+      appliedAt: Timestamp,
+      ms: Type.Number({ description: 'from publishedAt to appliedAt' }),
+    }),
+  ),
+  unconfirmed: Type.Array(Type.String()),
+})
+
+export const EvidenceSchema = Type.Object({
+  completeThrough: Type.Optional(Timestamp),
+  oldKeyLastUsedAt: Type.Optional(Timestamp),
+  newKeyFirstUsedAt: Type.Optional(Timestamp),
+  newKeyLastUsedAt: Type.Optional(Timestamp),
+  newKeyRefusals: Type.Integer(),
+  oldKeyRefusals: Type.Integer(),
+  silentGateways: Type.Array(Type.String()),
+  stragglers: Type.Array(StragglerSchema),
+  sufficient: Type.Boolean(),
+})
+
+const summary = {
+  rotationId: RotationIdSchema,
+  credentialId: CredentialIdSchema,
+  clientId: ClientIdSchema,
+  trigger: Type.Enum([...TRIGGERS]),
+  reason: Type.String(),
+  stage: Type.Enum([...ROTATION_STAGES]),
+  heldFor: Type.Optional(Type.Enum([...HELD_FOR])),
+  deadline: Type.Optional(Timestamp),
+  oldKeyId: Type.Optional(Type.String()),
+  newKeyId: Type.Optional(Type.String()),
+  openedAt: Timestamp,
+  endedAt: Type.Optional(Timestamp),
+}
+
+export const RotationSummary = Type.Object(summary)
+
+export const RotationBody = Type.Object({
+  ...summary,
+  environment: EnvironmentSchema,
+  unconfirmed: Type.Array(Type.String(), { description: 'the gateways that a held rotation waits for' }),
+  policy: Type.Object({
+    overlap: Type.String(),
+    quietPeriod: Type.String(),
+    onDeadline: Type.Enum([...ON_DEADLINE]),
+    extendBy: Type.String(),
+    regretWindow: Type.String(),
+    receiptWait: Type.String(),
+    newKeyRefusals: Type.Integer(),
+    oldKeyRefusals: Type.Integer(),
+    successorByOldKey: Type.Boolean(),
+  }),
+  timeline: TimelineSchema,
+  evidence: EvidenceSchema,
+  receipts: Type.Array(ReceiptSchema),
+})
+
+export const ProgressBody = Type.Object({
+  rotationId: RotationIdSchema,
+  credentialId: CredentialIdSchema,
+  trigger: Type.Enum([...TRIGGERS]),
+  stage: Type.Enum([...ROTATION_STAGES]),
+  timeline: TimelineSchema,
+  oldKeyId: Type.Optional(Type.String()),
+  newKeyId: Type.Optional(Type.String()),
+  deadline: Type.Optional(Timestamp),
+  heldFor: Type.Optional(Type.Enum([...HELD_FOR])),
+  unconfirmed: Type.Array(Type.String()),
+})
+
+export const HandedOut = Type.Object({
+  token: Type.String({ description: 'the new key; it is shown this once' }),
+  keyId: Type.String(),
+  sunsetAt: Type.Optional(Type.String({ format: 'date-time', description: 'when the old key may stop working' })),
+})

@@ -1,0 +1,98 @@
+/** The control plane's HTTP API. `createApi` composes it from what it is given and starts nothing. */
+import swagger from '@fastify/swagger'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { PROBLEM_MEDIA_TYPE, problem } from '@keyturn/contract'
+import { type FastifyBaseLogger, fastify, LogController } from 'fastify'
+import { auditRoutes } from './audit.ts'
+import { claimRoutes } from './claims.ts'
+import { clientRoutes } from './clients.ts'
+import { credentialRoutes } from './credentials.ts'
+import { gatewayRoutes } from './gateways.ts'
+import { healthRoutes } from './health.ts'
+import { metricsRoutes } from './metrics.ts'
+import { requireOperator } from './operator.ts'
+import { orderRoutes } from './orders.ts'
+import type { ApiDeps } from './ports.ts'
+import { answerErrorsWithProblems, sendProblem, toProblem } from './problems.ts'
+import { logRequests } from './request-log.ts'
+import { rotationEventRoutes } from './rotation-events.ts'
+import { rotationRoutes } from './rotations.ts'
+import type { Api } from './routes.ts'
+import { validatorCompiler } from './validation.ts'
+
+export type { ApiDeps } from './ports.ts'
+
+const BODY_LIMIT = 64 * 1024
+
+/** The API, ready to `listen` or `inject`. */
+export async function createApi(deps: ApiDeps): Promise<Api> {
+  const api: Api = fastify({
+    loggerInstance: deps.log as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: 60_000,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    routerOptions: { maxParamLength: 200 },
+    frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
+    clientErrorHandler: (_error, socket) => {
+      const body = JSON.stringify(problem('invalid-request', 'This is not an HTTP request that can be read.'))
+      const head = `HTTP/1.1 400 Bad Request\r\nContent-Type: ${PROBLEM_MEDIA_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n`
+      if (socket.writable) socket.end(head + body)
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  api.setValidatorCompiler(validatorCompiler)
+  answerErrorsWithProblems(api)
+  readJsonOnly(api)
+  logRequests(api)
+  metricsRoutes(api)
+  await api.register(swagger, { openapi: OPENAPI })
+
+  api.register((open, _options, done) => {
+    healthRoutes(open, deps)
+    claimRoutes(open, deps)
+    open.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger())
+    done()
+  })
+  api.register((operated, _options, done) => {
+    operated.decorateRequest('operator', undefined)
+    operated.addHook('onRequest', requireOperator(deps.config.operatorToken))
+    clientRoutes(operated, deps)
+    credentialRoutes(operated, deps)
+    rotationRoutes(operated, deps)
+    orderRoutes(operated, deps)
+    rotationEventRoutes(operated, deps)
+    gatewayRoutes(operated, deps)
+    auditRoutes(operated, deps)
+    done()
+  })
+  await api.ready()
+  return api
+}
+
+/** An empty body is no body; anything that is not JSON is refused before it is read. */
+function readJsonOnly(api: Api): void {
+  const parse = api.getDefaultJsonParser('error', 'error')
+  api.removeAllContentTypeParsers()
+  api.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body.length === 0) done(null, undefined)
+    else void parse(request, body as string, done)
+  })
+}
+
+const OPENAPI = {
+  openapi: '3.1.0' as const,
+  info: {
+    title: 'Keyturn control plane',
+    version: '0.1.0',
+    description: 'Rotates the API keys of clients without losing a request. Errors are problem documents (RFC 9457).',
+    license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+  },
+  components: {
+    securitySchemes: {
+      operator: { type: 'http' as const, scheme: 'bearer', description: 'the operator token' },
+      oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
+    },
+  },
+}

@@ -1,0 +1,115 @@
+/** How the API talks to the rotation workflows: one order at a time, each with a deadline. */
+import {
+  type ClientId,
+  type CredentialId,
+  type Environment,
+  ROTATION_ENDED,
+  type RotationOrder,
+  type RotationProgress,
+  type RotationRequest,
+  type RotationUpdate,
+  rotationWorkflowId,
+  type TriggerAnswer,
+  WRONG_STAGE,
+} from '@keyturn/contract'
+import {
+  type Client,
+  isGrpcServiceError,
+  WithStartWorkflowOperation,
+  WorkflowNotFoundError,
+  WorkflowUpdateFailedError,
+} from '@temporalio/client'
+import { ApplicationFailure, defineSearchAttributeKey } from '@temporalio/common'
+import type { rotateCredential } from '../workflows/index.ts'
+import { ApiError } from './problems.ts'
+
+/** An update is answered within a second or two when a worker is there. */
+const UPDATE_DEADLINE_MS = 10_000
+/** A run that is just closing refuses what comes too late for it; the next attempt starts a new run. */
+const ATTEMPTS = 6
+const PAUSE_MS = 250
+
+const CLIENT = defineSearchAttributeKey('KeyturnClient', 'KEYWORD')
+const ENVIRONMENT = defineSearchAttributeKey('KeyturnEnvironment', 'KEYWORD')
+const TRIGGER = defineSearchAttributeKey('KeyturnTrigger', 'KEYWORD')
+
+export interface RotationTarget {
+  readonly credentialId: CredentialId
+  readonly clientId: ClientId
+  readonly environment: Environment
+}
+
+/** Starts the credential's rotation; or joins, or takes over, the one that runs. */
+export async function triggerRotation(
+  client: Client,
+  taskQueue: string,
+  target: RotationTarget,
+  request: RotationRequest,
+): Promise<TriggerAnswer> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await client.withDeadline(Date.now() + UPDATE_DEADLINE_MS, () =>
+        client.workflow.executeUpdateWithStart<typeof rotateCredential, TriggerAnswer, [RotationRequest]>('trigger', {
+          startWorkflowOperation: new WithStartWorkflowOperation<typeof rotateCredential>('rotateCredential', {
+            workflowId: rotationWorkflowId(target.credentialId),
+            taskQueue,
+            workflowIdConflictPolicy: 'USE_EXISTING',
+            workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+            args: [{ credentialId: target.credentialId }],
+            typedSearchAttributes: [
+              { key: CLIENT, value: target.clientId },
+              { key: ENVIRONMENT, value: target.environment },
+              { key: TRIGGER, value: request.trigger },
+            ],
+          }),
+          args: [request],
+        }),
+      )
+    } catch (error) {
+      if (attempt === ATTEMPTS || !isClosing(error)) throw error
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+    }
+  }
+}
+
+/**
+ * Gives an order to a running rotation.
+ * @throws ApiError `wrong-stage` when the workflow refuses it, or has ended
+ */
+export async function orderRotation(
+  client: Client,
+  target: CredentialId,
+  update: RotationUpdate,
+  order: RotationOrder,
+): Promise<RotationProgress> {
+  const handle = client.workflow.getHandle(rotationWorkflowId(target))
+  try {
+    return await client.withDeadline(Date.now() + UPDATE_DEADLINE_MS, () =>
+      handle.executeUpdate<RotationProgress, [RotationOrder]>(update, { args: [order] }),
+    )
+  } catch (error) {
+    const refusal = refusalOf(error)
+    if (refusal !== undefined) throw new ApiError('wrong-stage', refusal)
+    if (isClosing(error)) throw new ApiError('wrong-stage', 'The rotation has ended.')
+    throw error
+  }
+}
+
+function refusalOf(error: unknown): string | undefined {
+  if (!(error instanceof WorkflowUpdateFailedError) || !(error.cause instanceof ApplicationFailure)) return undefined
+  return error.cause.type === WRONG_STAGE ? error.cause.message : undefined
+}
+
+/** The workflow has ended, or is about to. */
+function isClosing(error: unknown): boolean {
+  if (error instanceof WorkflowNotFoundError) return true
+  if (error instanceof WorkflowUpdateFailedError) {
+    const { cause } = error
+    return (
+      cause instanceof ApplicationFailure && (cause.type === ROTATION_ENDED || cause.type === 'AcceptedUpdateCompletedWorkflow')
+    )
+  }
+  // An update-with-start fails as a whole (ABORTED) or says that the run is gone (NOT_FOUND).
+  const grpc = isGrpcServiceError(error) ? error : (error as { cause?: unknown }).cause
+  return isGrpcServiceError(grpc) && (grpc.code === 5 || grpc.code === 10)
+}

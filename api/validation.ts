@@ -1,0 +1,84 @@
+/**
+ * Requests are checked by the validator that the contract uses, so that one schema means one thing everywhere. Bodies are taken
+ * as they are; what comes in a query string is text, and converted first. Unknown fields are refused, all flaws are listed.
+ */
+import type { FastifySchemaCompiler } from 'fastify'
+import type { TSchema } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { Convert } from 'typebox/value'
+import { type FieldError, ValidationError } from './problems.ts'
+
+const MAX_ERRORS = 20
+
+interface SchemaError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly message: string
+  readonly params: object
+}
+
+const pointer = (base: string, name: string): string => `${base}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`
+
+/** One schema error in plain words, one line per field. */
+function explain(error: SchemaError): FieldError[] {
+  const { instancePath: path, keyword } = error
+  const params = error.params as {
+    requiredProperties?: string[]
+    additionalProperties?: string[]
+    allowedValues?: unknown[]
+    limit?: number
+    type?: string
+  }
+  switch (keyword) {
+    case 'required':
+      return (params.requiredProperties ?? []).map((name) => ({ path: pointer(path, name), message: 'is missing' }))
+    case 'additionalProperties':
+      return (params.additionalProperties ?? []).map((name) => ({ path: pointer(path, name), message: 'is not a field here' }))
+    case 'boolean':
+      return []
+    case 'enum':
+      return [{ path, message: `must be one of: ${(params.allowedValues ?? []).join(', ')}` }]
+    case 'type':
+      return [{ path, message: path === '' && params.type === 'object' ? 'send a JSON object' : `must be ${params.type}` }]
+    case 'minLength':
+      return [{ path, message: params.limit === 1 ? 'must not be empty' : `must have ${params.limit} characters or more` }]
+    case 'maxLength':
+      return [{ path, message: `must have ${params.limit} characters or fewer` }]
+    case 'minItems':
+      return [{ path, message: `must have ${params.limit} items or more` }]
+    case 'maxItems':
+      return [{ path, message: `must have ${params.limit} items or fewer` }]
+    case 'uniqueItems':
+      return [{ path, message: 'must not hold the same item twice' }]
+    default:
+      return [{ path, message: error.message }]
+  }
+}
+
+function described(schema: TSchema, path: string): string | undefined {
+  let at: unknown = schema
+  for (const part of path.split('/').slice(1)) {
+    const { properties, items } = at as { properties?: Record<string, unknown>; items?: unknown }
+    at = properties?.[part] ?? items
+    if (at === undefined) return undefined
+  }
+  return (at as { description?: string }).description
+}
+
+export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
+  const validator = Compile(schema)
+  return (given: unknown) => {
+    const value = httpPart === 'querystring' ? Convert(schema, { ...(given as object) }) : given
+    if (validator.Check(value)) return { value }
+    const found: FieldError[] = []
+    for (const error of validator.Errors(value) as SchemaError[]) {
+      // Missing fields of something that is not an object at all are no news.
+      if (error.keyword === 'required' && (value === undefined || value === null || typeof value !== 'object')) continue
+      for (const flaw of explain(error)) {
+        const meaning = error.keyword === 'pattern' || error.keyword === 'format' ? described(schema, flaw.path) : undefined
+        found.push(meaning === undefined ? flaw : { path: flaw.path, message: `does not look right; expected ${meaning}` })
+      }
+    }
+    return { error: new ValidationError(found.slice(0, MAX_ERRORS)) }
+  }
+}

@@ -1,0 +1,32 @@
+/** What every command is given, and how it is run. */
+import { Command } from 'commander'
+import { type Api, createApi } from './http.ts'
+import { createOutput, type Output } from './output.ts'
+import { apiSettings } from './settings.ts'
+
+export interface Context {
+  readonly output: Output
+  readonly api: Api
+}
+
+/** A subcommand with `--json`. */
+export const command = (name: string, description: string): Command =>
+  new Command(name).description(description).option('--json', 'print JSON')
+
+/** Runs a command's work with the API at hand. */
+export const withApi =
+  <A extends unknown[]>(work: (context: Context, ...given: A) => Promise<void>) =>
+  (...given: [...A, Command]): Promise<void> => {
+    const self = given.at(-1) as Command
+    const output = outputOf(self)
+    const api = createApi(apiSettings(process.env, process.cwd()))
+    return work({ output, api }, ...(given.slice(0, -1) as unknown as A))
+  }
+
+export const outputOf = (self: Command): Output =>
+  createOutput({
+    json: self.optsWithGlobals()['json'] === true,
+    env: process.env,
+    stdout: process.stdout,
+    stderr: process.stderr,
+  })

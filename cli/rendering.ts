@@ -1,0 +1,80 @@
+/** Rotations and credentials as text. */
+import type { Receipt, TimelineEntry } from '@keyturn/contract'
+import type { CredentialAnswer, RotationAnswer, RotationSummary } from './answers.ts'
+import { type Output, plain, table } from './output.ts'
+
+export const clock = (at: string): string => at.replace('T', ' ').replace(/\.\d+Z$/, 'Z')
+
+export function stageLine({ stage, at, reason }: TimelineEntry, output: Output): string {
+  return `${output.paint('dim', clock(at))}  ${output.stage(stage)}${reason === undefined ? '' : `  ${plain(reason)}`}`
+}
+
+export function receiptLine(receipt: Receipt, output: Output): string {
+  const { keyId, event, publishedAt, gateways, unconfirmed } = receipt
+  const slowest = Math.max(0, ...gateways.map(({ ms }) => ms))
+  const applied =
+    gateways.length === 0 ? 'no gateway' : `${gateways.length} gateway${gateways.length === 1 ? '' : 's'} in ${slowest} ms`
+  const missing = unconfirmed.length === 0 ? '' : output.paint('yellow', `; unconfirmed: ${unconfirmed.join(', ')}`)
+  return `${output.paint('dim', clock(publishedAt))}  receipt: ${event.replace('keyturn.key.', '')} ${keyId}  ${applied}${missing}`
+}
+
+export function rotationText(rotation: RotationAnswer, output: Output): string {
+  const { evidence } = rotation
+  const lines = [
+    `${rotation.rotationId}  ${output.stage(rotation.stage)}${rotation.heldFor === undefined ? '' : ` (for: ${rotation.heldFor})`}`,
+    `credential  ${rotation.credentialId}`,
+    `trigger     ${rotation.trigger}: ${plain(rotation.reason)}`,
+  ]
+  if (rotation.oldKeyId !== undefined)
+    lines.push(`old key     ${rotation.oldKeyId}  last used ${seen(evidence.oldKeyLastUsedAt)}`)
+  if (rotation.newKeyId !== undefined)
+    lines.push(`new key     ${rotation.newKeyId}  first used ${seen(evidence.newKeyFirstUsedAt)}`)
+  if (rotation.deadline !== undefined) lines.push(`deadline    ${clock(rotation.deadline)}`)
+  if (rotation.unconfirmed.length > 0) lines.push(`waits for   ${rotation.unconfirmed.join(', ')}`)
+  lines.push('', ...rotation.timeline.map((entry) => stageLine(entry, output)))
+  lines.push(...rotation.receipts.map((receipt) => receiptLine(receipt, output)))
+  if (evidence.stragglers.length > 0) lines.push('', 'Still using the old key:', stragglersText(evidence.stragglers))
+  return lines.join('\n')
+}
+
+const seen = (at: string | undefined): string => (at === undefined ? 'never' : clock(at))
+
+const stragglersText = (stragglers: RotationAnswer['evidence']['stragglers']): string =>
+  table(
+    ['address', 'requests', 'last', 'user agent'],
+    stragglers.map(({ address, count, lastAt, userAgent }) => [plain(address), String(count), clock(lastAt), plain(userAgent)]),
+  )
+
+export function rotationsText(rotations: readonly RotationSummary[], output: Output): string {
+  if (rotations.length === 0) return 'no rotations'
+  return table(
+    ['rotation', 'stage', 'trigger', 'credential', 'opened'],
+    rotations.map((rotation) => [
+      rotation.rotationId,
+      output.stage(rotation.stage),
+      rotation.trigger,
+      rotation.credentialId,
+      clock(rotation.openedAt),
+    ]),
+  )
+}
+
+export function credentialText(credential: CredentialAnswer): string {
+  const lines = [
+    `${credential.credentialId}  ${plain(credential.name)}  ${credential.environment}`,
+    `client      ${credential.clientId}`,
+    `scopes      ${credential.scopes.join(' ')}`,
+  ]
+  if (credential.rotationId !== undefined) lines.push(`rotation    ${credential.rotationId}`)
+  const rows = credential.keys.map((key) => [
+    `v${key.version}`,
+    key.keyId,
+    key.state,
+    key.standing,
+    seen(key.lastUsedAt),
+    key.sunsetAt === undefined ? '' : clock(key.sunsetAt),
+  ])
+  lines.push('', table(['version', 'key', 'state', 'standing', 'last used', 'sunset'], rows))
+  if (credential.stragglers.length > 0) lines.push('', 'Still using the old key:', stragglersText(credential.stragglers))
+  return lines.join('\n')
+}

@@ -1,0 +1,78 @@
+/** Starting rotations, and looking at them. */
+import { ON_DEADLINE, ROTATION_STAGES, type Trigger } from '@keyturn/contract'
+import { type Command, Option } from 'commander'
+import type { RotationAnswer, RotationSummary } from './answers.ts'
+import { type Context, command, withApi } from './context.ts'
+import { UsageFailure } from './failure.ts'
+import { rotationsText, rotationText } from './rendering.ts'
+import { watchRotation } from './watch.ts'
+
+interface RotateOptions {
+  readonly reason: string
+  readonly overlap?: string
+  readonly quietPeriod?: string
+  readonly onDeadline?: string
+  readonly regretWindow?: string
+  readonly receiptWait?: string
+  readonly watch?: boolean
+}
+
+const start = (trigger: Trigger) =>
+  withApi(async (context, credentialId: string, options: RotateOptions) => {
+    const { reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, watch } = options
+    const body = { trigger, reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait }
+    const path = `/v1/credentials/${encodeURIComponent(credentialId)}/rotations`
+    const answer = await context.api.post<{ rotationId: string; trigger: Trigger; joined: boolean }>(path, body)
+    const text = `${answer.rotationId}${answer.joined ? '  (this rotation was running already)' : ''}`
+    if (watch !== true) return context.output.result(answer, () => text)
+    context.output.line(text, { event: 'rotation', ...answer })
+    process.exitCode = await watchRotation(context, answer.rotationId)
+  })
+
+const withPolicy = (self: Command): Command =>
+  self
+    .option('--overlap <duration>', 'how long both keys are accepted: 14d')
+    .option('--quiet-period <duration>', 'how long the old key must have been unused: 24h')
+    .addOption(new Option('--on-deadline <what>', 'what to do when the overlap ends').choices(ON_DEADLINE))
+    .option('--regret-window <duration>', 'how long refusals of the old key are watched afterwards: 1h')
+    .option('--receipt-wait <duration>', 'how long a gateway may be missing: 10m')
+    .option('--watch', 'follow it to its end; exit code 1 when it is rolled back')
+
+export const rotateCommand = (): Command =>
+  withPolicy(command('rotate', 'replace the key of a credential').argument('<credential>'))
+    .option('--reason <text>', 'for the audit log', 'asked for with keyturn rotate')
+    .action(start('manual'))
+
+export const emergencyCommand = (): Command =>
+  withPolicy(command('emergency', 'replace a key that is exposed: the old one dies first').argument('<credential>'))
+    .requiredOption('--reason <text>', 'for the audit log')
+    .action(start('emergency'))
+
+interface StatusOptions {
+  readonly stage?: string
+  readonly client?: string
+  readonly watch?: boolean
+}
+
+async function show(context: Context, rotationId: string | undefined, { stage, client, watch }: StatusOptions): Promise<void> {
+  const { api, output } = context
+  if (rotationId === undefined) {
+    if (watch === true) throw new UsageFailure('--watch needs a rotation', '`keyturn status` lists them.')
+    const page = await api.get<{ rotations: RotationSummary[] }>('/v1/rotations', { stage, client })
+    return output.result(page, () => rotationsText(page.rotations, output))
+  }
+  if (watch === true) {
+    process.exitCode = await watchRotation(context, encodeURIComponent(rotationId))
+    return
+  }
+  const rotation = await api.get<RotationAnswer>(`/v1/rotations/${encodeURIComponent(rotationId)}`)
+  output.result(rotation, () => rotationText(rotation, output))
+}
+
+export const statusCommand = (): Command =>
+  command('status', 'list rotations, or show one')
+    .argument('[rotation]')
+    .addOption(new Option('--stage <stage>', 'list those at this stage').choices(ROTATION_STAGES))
+    .option('--client <client>', 'list those of this client')
+    .option('--watch', 'follow it to its end; exit code 1 when it is rolled back')
+    .action(withApi(show))

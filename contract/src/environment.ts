@@ -1,0 +1,2 @@
+export const ENVIRONMENTS = ['dev', 'test', 'prod'] as const
+export type Environment = (typeof ENVIRONMENTS)[number]

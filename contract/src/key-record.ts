@@ -1,0 +1,42 @@
+import Type from 'typebox'
+import { ENVIRONMENTS } from './environment.ts'
+import { CLIENT_ID_PATTERN, type ClientId, CREDENTIAL_ID_PATTERN, type CredentialId, KEY_ID_PATTERN, type KeyId } from './ids.ts'
+import { KEY_STATES } from './key-state.ts'
+
+/** The format alone would let leap seconds and offsets through: a leap second is no JavaScript time, and a NaN compares with nothing. */
+export const Timestamp = Type.String({
+  format: 'date-time',
+  pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]([.][0-9]{1,9})?Z$',
+  description: 'RFC 3339 in UTC: with a Z, without leap seconds',
+})
+export const EnvironmentSchema = Type.Enum([...ENVIRONMENTS])
+export const ScopePattern = '^[a-z0-9][a-z0-9._-]*(:([a-z0-9][a-z0-9._-]*|\\*))*$'
+export const ScopeSchema = Type.String({ pattern: ScopePattern, maxLength: 100 })
+
+/** What a gateway needs to check a key, and nothing more. */
+export const Verifier = Type.Object(
+  {
+    kind: Type.Literal('bearer'),
+    sha256: Type.String({ pattern: '^[A-Za-z0-9+/]{43}=$', description: 'SHA-256 of the whole token, base64 with padding' }),
+  },
+  { additionalProperties: false },
+)
+export type Verifier = Type.Static<typeof Verifier>
+
+/** The whole state of one key: `data` of every event on the keys topic. Unknown fields are ignored by readers. */
+export const KeyRecord = Type.Object({
+  keyId: Type.Unsafe<KeyId>(Type.String({ pattern: KEY_ID_PATTERN })),
+  credentialId: Type.Unsafe<CredentialId>(Type.String({ pattern: CREDENTIAL_ID_PATTERN })),
+  clientId: Type.Unsafe<ClientId>(Type.String({ pattern: CLIENT_ID_PATTERN })),
+  environment: EnvironmentSchema,
+  scopes: Type.Array(ScopeSchema, { maxItems: 100 }),
+  version: Type.Integer({ minimum: 1, description: 'counts the keys of a credential: 1, 2, 3…' }),
+  state: Type.Enum([...KEY_STATES]),
+  revision: Type.Integer({ minimum: 1, description: 'counts the changes of this key; the highest wins' }),
+  verifier: Verifier,
+  notBefore: Timestamp,
+  expiresAt: Type.Optional(Timestamp),
+  sunsetAt: Type.Optional(Timestamp),
+  successor: Type.Optional(Type.Integer({ minimum: 2, description: 'the version that replaces this key' })),
+})
+export type KeyRecord = Type.Static<typeof KeyRecord>

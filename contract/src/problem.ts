@@ -1,0 +1,53 @@
+/** The closed list of error codes. Errors over HTTP are problem documents (RFC 9457) that carry one of them as `code`. */
+export const PROBLEMS = {
+  // control plane
+  'invalid-request': { status: 400, title: 'The request does not fit the schema' },
+  'not-json': { status: 400, title: 'The body is not JSON' },
+  'invalid-duration': { status: 400, title: 'Not a usable duration' },
+  'operator-token-required': { status: 401, title: 'An operator token is required' },
+  'not-found': { status: 404, title: 'There is no such thing' },
+  'unknown-client': { status: 404, title: 'There is no such client' },
+  'unknown-credential': { status: 404, title: 'There is no such credential' },
+  'unknown-rotation': { status: 404, title: 'There is no such rotation' },
+  'unknown-gateway': { status: 404, title: 'There is no such gateway' },
+  'unknown-claim': { status: 404, title: 'There is no such claim' },
+  'wrong-stage': { status: 409, title: 'Not at this stage of the rotation' },
+  'name-taken': { status: 409, title: 'The client already has a credential of this name there' },
+  'claim-used': { status: 410, title: 'This claim has been used' },
+  'claim-expired': { status: 410, title: 'This claim has expired' },
+  'no-successor': { status: 404, title: 'This key has no successor' },
+  'successor-refused': { status: 403, title: 'The successor is not handed out for the old key' },
+  'illegal-transition': { status: 409, title: 'The key can not change to that state' },
+  'too-large': { status: 413, title: 'The request is too large' },
+  'unsupported-media-type': { status: 415, title: 'Send application/json' },
+  'dependency-unavailable': { status: 503, title: 'A server that Keyturn needs is not there' },
+  'internal-error': { status: 500, title: 'Keyturn failed' },
+  // request path
+  'invalid-key': { status: 401, title: 'The API key is not accepted' },
+  'missing-key': { status: 401, title: 'An API key is required' },
+  'gateway-undecided': { status: 503, title: 'The gateway can not decide at the moment' },
+  'upstream-unavailable': { status: 502, title: 'The API behind the gateway does not answer' },
+} as const
+
+export type ProblemCode = keyof typeof PROBLEMS
+
+export interface ProblemDocument {
+  readonly type: string
+  readonly title: string
+  readonly status: number
+  readonly code: ProblemCode
+  readonly detail?: string
+  readonly errors?: readonly { readonly path: string; readonly message: string }[]
+}
+
+export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
+
+/** A problem document of a code. `detail` is for a person: what is wrong here, and what to do. It never holds a secret. */
+export const problem = (code: ProblemCode, detail?: string, errors?: ProblemDocument['errors']): ProblemDocument => ({
+  type: `urn:keyturn:problem:${code}`,
+  title: PROBLEMS[code].title,
+  status: PROBLEMS[code].status,
+  code,
+  ...(detail === undefined ? {} : { detail }),
+  ...(errors === undefined ? {} : { errors }),
+})

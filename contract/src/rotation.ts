@@ -1,0 +1,169 @@
+/** A rotation as the API, the workflow and the command line speak of it. No Node modules here: workflows import this file. */
+import type { CredentialId, KeyId, RotationId } from './ids.ts'
+
+export const ROTATION_STAGES = [
+  'requested',
+  'introducing',
+  'notifying',
+  'monitoring',
+  'held',
+  'deactivating',
+  'rolling-back',
+  'completed',
+  'rolled-back',
+] as const
+export type RotationStage = (typeof ROTATION_STAGES)[number]
+
+export const TERMINAL_STAGES: readonly RotationStage[] = ['completed', 'rolled-back']
+export const isTerminal = (stage: RotationStage): boolean => TERMINAL_STAGES.includes(stage)
+
+export const TRIGGERS = ['manual', 'emergency'] as const
+export type Trigger = (typeof TRIGGERS)[number]
+
+export const ON_DEADLINE = ['hold', 'extend', 'force'] as const
+export type OnDeadline = (typeof ON_DEADLINE)[number]
+
+export const ROTATION_UPDATES = ['approve', 'hold', 'resume', 'extend', 'deactivateNow', 'rollBack', 'escalate'] as const
+export type RotationUpdate = (typeof ROTATION_UPDATES)[number]
+
+/** How one rotation is to run. All times in milliseconds. */
+export interface RotationPolicy {
+  /** How long old and new key are both accepted at most, before `onDeadline` decides. */
+  readonly overlapMs: number
+  /** How long the old key must have been unused before it may be deactivated. */
+  readonly quietPeriodMs: number
+  readonly onDeadline: OnDeadline
+  /** By how much `extend` moves the deadline. */
+  readonly extendByMs: number
+  /** How long refusals of the old key are watched after it is deactivated. */
+  readonly regretWindowMs: number
+  /** How long a receipt may stay incomplete before the rotation is held. */
+  readonly receiptWaitMs: number
+  /** More refusals of the new key than this, during the overlap, roll back. */
+  readonly newKeyRefusals: number
+  /** More refusals of the old key than this, during the regret window, roll back. */
+  readonly oldKeyRefusals: number
+  /** Whether a program may fetch the successor by showing its old key. */
+  readonly successorByOldKey: boolean
+}
+
+const MINUTE = 60_000
+const DAY = 86_400_000
+
+export const DEFAULT_POLICY: RotationPolicy = {
+  overlapMs: 14 * DAY,
+  quietPeriodMs: DAY,
+  onDeadline: 'hold',
+  extendByMs: 7 * DAY,
+  regretWindowMs: 60 * MINUTE,
+  receiptWaitMs: 10 * MINUTE,
+  newKeyRefusals: 5,
+  oldKeyRefusals: 10,
+  successorByOldKey: true,
+}
+
+/** One gateway's line in a receipt. `ms` is from `publishedAt` to `appliedAt`. */
+export interface GatewayReceipt {
+  readonly gatewayId: string
+  readonly appliedAt: string
+  readonly ms: number
+}
+
+/** Which gateway had applied a key event, and when. Complete when nobody is unconfirmed. */
+export interface Receipt {
+  readonly keyId: KeyId
+  readonly event: string
+  readonly revision: number
+  readonly publishedAt: string
+  readonly gateways: readonly GatewayReceipt[]
+  readonly unconfirmed: readonly string[]
+}
+
+export interface Straggler {
+  readonly address: string
+  readonly userAgent: string
+  readonly count: number
+  readonly lastAt: string
+}
+
+/** What is known of the use of both keys. Times are RFC 3339. */
+export interface Evidence {
+  /** Every live gateway's usage is known up to here; absent while a gateway has said nothing. */
+  readonly completeThrough?: string
+  readonly oldKeyLastUsedAt?: string
+  readonly newKeyFirstUsedAt?: string
+  readonly newKeyLastUsedAt?: string
+  readonly newKeyRefusals: number
+  readonly oldKeyRefusals: number
+  /** Gateways that owe usage reports, so that nothing can be said of later times. */
+  readonly silentGateways: readonly string[]
+  readonly stragglers: readonly Straggler[]
+  /** The new key has been used, and the old one quiet for the quiet period. */
+  readonly sufficient: boolean
+}
+
+export interface TimelineEntry {
+  readonly stage: RotationStage
+  readonly at: string
+  readonly reason?: string
+}
+
+/** What starts a rotation, joins a running one, or takes it over: the argument of the update `trigger`. */
+export interface RotationRequest {
+  readonly rotationId: RotationId
+  readonly trigger: Trigger
+  readonly reason: string
+  readonly actor: string
+  readonly policy: RotationPolicy
+}
+
+/** The answer to the update `trigger`: the rotation that now runs, which is another one's when this request joined it. */
+export interface TriggerAnswer {
+  readonly rotationId: RotationId
+  readonly trigger: Trigger
+  readonly joined: boolean
+}
+
+/** The argument of every update by a person. `byMs` is for `extend` alone. */
+export interface RotationOrder {
+  readonly rotationId: RotationId
+  readonly reason: string
+  readonly actor: string
+  readonly byMs?: number
+}
+
+/** Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, or a step failed for good. */
+export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure'] as const
+export type HeldFor = (typeof HELD_FOR)[number]
+
+/** What the collector signals (signal `evidence`). */
+export const EVIDENCE_FACTS = ['new-key-used', 'old-key-quiet', 'new-key-refused', 'old-key-refused'] as const
+export type EvidenceFact = (typeof EVIDENCE_FACTS)[number]
+
+/** What a client is told. */
+export const NOTIFICATION_KINDS = ['introduced', 'reminder', 'deactivated', 'rolled-back', 'emergency'] as const
+export type NotificationKind = (typeof NOTIFICATION_KINDS)[number]
+
+/** Failure types of updates: refused at this stage; or come too late for a rotation that has ended. */
+export const WRONG_STAGE = 'wrong-stage'
+export const ROTATION_ENDED = 'rotation-ended'
+
+/** Search attributes of every rotation, all of type Keyword. */
+export const SEARCH_ATTRIBUTES = ['KeyturnClient', 'KeyturnStage', 'KeyturnTrigger', 'KeyturnEnvironment'] as const
+
+/** Waits for receipts stand in a queue of their own, so that they take no place from the rest. */
+export const receiptsTaskQueue = (taskQueue: string): string => `${taskQueue}-receipts`
+
+/** What the query `progress` answers. */
+export interface RotationProgress {
+  readonly rotationId: RotationId
+  readonly credentialId: CredentialId
+  readonly trigger: Trigger
+  readonly stage: RotationStage
+  readonly timeline: readonly TimelineEntry[]
+  readonly oldKeyId?: KeyId
+  readonly newKeyId?: KeyId
+  readonly deadline?: string
+  readonly heldFor?: HeldFor
+  readonly unconfirmed: readonly string[]
+}

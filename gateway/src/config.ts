@@ -1,0 +1,176 @@
+/** The configuration of a gateway process, read here and nowhere else, from the environment. `VARIABLES` documents each variable. */
+import {
+  DURATION_PATTERN,
+  ENVIRONMENTS,
+  type Environment,
+  GATEWAY_ID_PATTERN,
+  parseDuration,
+  type TopicNames,
+  topicNames,
+} from '@keyturn/contract'
+import Type from 'typebox'
+import { Compile } from 'typebox/compile'
+import { isFailClosedPattern } from './fail-closed.ts'
+import type { HostAndPort } from './server.ts'
+
+const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
+const LIST = '^[^,]*(,[^,]*)*$'
+const ONE_ENVIRONMENT = `\\s*(${ENVIRONMENTS.join('|')})\\s*`
+const duration = (description: string, byDefault: string) =>
+  Type.String({ pattern: DURATION_PATTERN, default: byDefault, description: `${description} (a duration like ${byDefault})` })
+
+/** Every variable, what it means and what it looks like. An empty one counts as not set. */
+export const VARIABLES = Type.Object({
+  KEYTURN_KAFKA_BROKERS: Type.String({
+    pattern: '^[^,\\s]+:\\d{1,5}(,[^,\\s]+:\\d{1,5})*$',
+    description: 'Kafka: host:port, more than one with commas',
+  }),
+  KEYTURN_TOPIC_PREFIX: Type.String({
+    pattern: '^[A-Za-z0-9._-]{0,100}$',
+    default: '',
+    description: 'before every topic name, on a cluster that others use too',
+  }),
+  KEYTURN_GATEWAY_ID: Type.String({
+    pattern: GATEWAY_ID_PATTERN,
+    description: 'the name of this gateway, of no other, and the same after a restart: a host name, say',
+  }),
+  KEYTURN_GATEWAY_REGION: Type.String({ maxLength: 64, default: 'local', description: 'where it runs, for people' }),
+  KEYTURN_GATEWAY_LISTEN: Type.String({
+    pattern: HOST_PORT,
+    default: '127.0.0.1:8081',
+    description: 'where requests arrive: host:port; port 0 takes a free one',
+  }),
+  KEYTURN_GATEWAY_OPS_LISTEN: Type.Optional(
+    Type.String({
+      pattern: HOST_PORT,
+      description: 'host:port of its own for /healthz, /readyz and /metrics; otherwise they hide these three paths of the API',
+    }),
+  ),
+  KEYTURN_GATEWAY_UPSTREAM: Type.String({
+    pattern: '^https?://[^\\s?#@]+$',
+    description: 'the API behind: http(s)://host:port, with a path that comes before every request’s if need be',
+  }),
+  KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: duration('how long the API may take to answer, or to send its next bytes', '60s'),
+  KEYTURN_GATEWAY_ENVIRONMENT: Type.String({
+    pattern: `^${ONE_ENVIRONMENT}(,${ONE_ENVIRONMENT})*$`,
+    default: 'prod',
+    description: 'whose keys are accepted: dev, test, prod, more than one with commas',
+  }),
+  KEYTURN_GATEWAY_FAIL_CLOSED: Type.String({
+    pattern: LIST,
+    default: '',
+    description: 'what is refused while the gateway is stale: scope patterns and environments with commas, like trade:*,env:prod',
+  }),
+  KEYTURN_GATEWAY_STALENESS: duration('stale when nothing was heard from Kafka for so long', '30s'),
+  KEYTURN_GATEWAY_HEARTBEAT: duration('it reports where it stands at least so often', '3s'),
+  KEYTURN_GATEWAY_USAGE_WINDOW: duration('usage is counted and reported in windows of this length', '5s'),
+  KEYTURN_GATEWAY_TRUST_PROXY: Type.String({
+    pattern: '^(true|false|\\d{1,2})$',
+    default: 'false',
+    description: 'how many proxies before it are believed on X-Forwarded-For; true means 1',
+  }),
+  KEYTURN_LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], {
+    default: 'info',
+    description: 'trace, debug, info, warn, error, fatal or silent',
+  }),
+})
+type Variables = Type.Static<typeof VARIABLES>
+const validator = Compile(VARIABLES)
+
+export interface GatewayConfig {
+  readonly kafkaBrokers: readonly string[]
+  readonly topics: TopicNames
+  readonly gatewayId: string
+  readonly region: string
+  readonly listen: HostAndPort
+  readonly opsListen: HostAndPort | undefined
+  readonly upstream: URL
+  readonly upstreamTimeoutMs: number
+  readonly environments: readonly Environment[]
+  readonly failClosed: readonly string[]
+  readonly stalenessMs: number
+  readonly heartbeatMs: number
+  readonly usageWindowMs: number
+  readonly trustedProxies: number
+  readonly logLevel: string
+}
+
+/** What is wrong with the environment, a line each, for whoever starts the process. Never quotes a value. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+}
+
+const list = (text: string): string[] =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+
+function hostAndPort(text: string): HostAndPort {
+  const colon = text.lastIndexOf(':')
+  return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) }
+}
+
+/** What only a second look shows, by variable. */
+function* secondLook(config: GatewayConfig): Generator<string> {
+  const ports = { KEYTURN_GATEWAY_LISTEN: config.listen, KEYTURN_GATEWAY_OPS_LISTEN: config.opsListen }
+  for (const [name, value] of Object.entries(ports)) if ((value?.port ?? 0) > 65_535) yield `${name}: a port is at most 65535`
+  const wrong = config.failClosed.find((pattern) => !isFailClosedPattern(pattern))
+  if (wrong !== undefined) {
+    yield `KEYTURN_GATEWAY_FAIL_CLOSED: "${wrong.slice(0, 60)}" is neither a scope pattern like trade:* nor env:dev, env:test, env:prod`
+  }
+  const least = {
+    KEYTURN_GATEWAY_STALENESS: [config.stalenessMs, 1_000],
+    KEYTURN_GATEWAY_HEARTBEAT: [config.heartbeatMs, 100],
+    KEYTURN_GATEWAY_USAGE_WINDOW: [config.usageWindowMs, 100],
+    KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: [config.upstreamTimeoutMs, 100],
+  } as const
+  for (const [name, [value, minimum]] of Object.entries(least)) if (value < minimum) yield `${name}: at least ${minimum}ms`
+}
+
+/** @throws ConfigError that names every variable that is missing or wrong */
+export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): GatewayConfig {
+  const given: Record<string, string> = {}
+  for (const [name, schema] of Object.entries(VARIABLES.properties)) {
+    const value = env[name]?.trim()
+    if (value !== undefined && value !== '') given[name] = value
+    else if ('default' in schema && typeof schema.default === 'string') given[name] = schema.default
+  }
+  const meaning = (name: string): string => {
+    const schema: object = VARIABLES.properties[name as keyof Variables]
+    return 'description' in schema && typeof schema.description === 'string' ? schema.description : ''
+  }
+  const flaws = new Set<string>()
+  for (const name of VARIABLES.required) if (given[name] === undefined) flaws.add(`${name} is not set: ${meaning(name)}`)
+  if (!validator.Check(given)) {
+    for (const error of validator.Errors(given)) {
+      const name = error.instancePath.slice(1)
+      if (name in VARIABLES.properties) {
+        flaws.add(`${name} is not usable: ${meaning(name)}`)
+      }
+    }
+  }
+  if (flaws.size > 0) throw new ConfigError([...flaws].join('\n'))
+  const read = given as unknown as Variables
+  const hops = read.KEYTURN_GATEWAY_TRUST_PROXY
+  const config: GatewayConfig = {
+    kafkaBrokers: list(read.KEYTURN_KAFKA_BROKERS),
+    topics: topicNames(read.KEYTURN_TOPIC_PREFIX),
+    gatewayId: read.KEYTURN_GATEWAY_ID,
+    region: read.KEYTURN_GATEWAY_REGION,
+    listen: hostAndPort(read.KEYTURN_GATEWAY_LISTEN),
+    opsListen: read.KEYTURN_GATEWAY_OPS_LISTEN === undefined ? undefined : hostAndPort(read.KEYTURN_GATEWAY_OPS_LISTEN),
+    upstream: new URL(read.KEYTURN_GATEWAY_UPSTREAM),
+    upstreamTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT),
+    environments: list(read.KEYTURN_GATEWAY_ENVIRONMENT) as Environment[],
+    failClosed: list(read.KEYTURN_GATEWAY_FAIL_CLOSED),
+    stalenessMs: parseDuration(read.KEYTURN_GATEWAY_STALENESS),
+    heartbeatMs: parseDuration(read.KEYTURN_GATEWAY_HEARTBEAT),
+    usageWindowMs: parseDuration(read.KEYTURN_GATEWAY_USAGE_WINDOW),
+    trustedProxies: hops === 'true' ? 1 : hops === 'false' ? 0 : Number(hops),
+    logLevel: read.KEYTURN_LOG_LEVEL,
+  }
+  const more = [...secondLook(config)]
+  if (more.length > 0) throw new ConfigError(more.join('\n'))
+  return config
+}

@@ -1,0 +1,10 @@
+/** A gateway inside a program of one's own. The process of its own is `main.ts`. */
+export type { Accepted, Authentication, Refused, RequestInfo } from './authenticate.ts'
+export { ConfigError, type GatewayConfig, loadConfig, VARIABLES } from './config.ts'
+export type { Freshness } from './freshness.ts'
+export { createGateway, type Gateway, type GatewayOptions, type GatewayStatus } from './gateway.ts'
+export { type Applied, KeyCache, type KeyEntry } from './key-cache.ts'
+export { createLog, type Log } from './log.ts'
+export { createProxy, type ProxyOptions, type ReverseProxy } from './proxy.ts'
+export { type GatewayServer, type ServerOptions, startServer } from './server.ts'
+export { createVerify, type Decision, type Verify } from './verify.ts'

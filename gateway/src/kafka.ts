@@ -1,0 +1,120 @@
+/** How a gateway speaks to Kafka: sockets without delay, kafkajs's log in ours, no topics made by accident. */
+import { connect as connectTcp } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import type { TopicNames } from '@keyturn/contract'
+import { type ISocketFactory, Kafka, type logCreator, logLevel, Partitioners } from 'kafkajs'
+import type { Log } from './log.ts'
+import { within } from './wait.ts'
+
+export interface KafkaAddress {
+  readonly brokers: readonly string[]
+  readonly topics: TopicNames
+}
+
+const KEEP_ALIVE_MS = 30_000
+
+const socketFactory: ISocketFactory = ({ host, port, ssl, onConnect }) => {
+  // kafkajs passes `ssl` only when it is configured, whatever its types say.
+  const secure: unknown = ssl
+  const socket =
+    secure === undefined || secure === null || secure === false
+      ? connectTcp({ host, port }, onConnect)
+      : connectTls({ host, port, servername: host, ...ssl }, onConnect)
+  socket.setKeepAlive(true, KEEP_ALIVE_MS)
+  socket.setNoDelay(true)
+  return socket
+}
+
+/** On purpose: what is sent again is sent by the loops around the producer, with ids that readers know it by. */
+const LIMITED_RETRIES = 'Limiting retries for the idempotent producer'
+
+/**
+ * kafkajs calls every lost connection an error. For a gateway it is a warning: it serves on, and its own freshness says
+ * loudly when that lasts.
+ */
+const logInto =
+  (log: Log): logCreator =>
+  () =>
+  ({ level, namespace, log: entry }) => {
+    if (entry.message.startsWith(LIMITED_RETRIES)) return
+    const about = { kafkajs: namespace, broker: entry['broker'], groupId: entry['groupId'], error: entry['error'] }
+    if (level === logLevel.ERROR) log.warn(about, `kafkajs: ${entry.message}`)
+    else if (level === logLevel.WARN) log.info(about, `kafkajs: ${entry.message}`)
+    else if (level === logLevel.INFO) log.debug(about, `kafkajs: ${entry.message}`)
+    else log.trace(about, `kafkajs: ${entry.message}`)
+  }
+
+const KAFKAJS_LEVEL: Readonly<Record<string, logLevel>> = { trace: logLevel.DEBUG, debug: logLevel.INFO }
+
+/** Few and short retries inside kafkajs: the loops around it decide when to try again, and with a new connection. */
+export const connectKafka = (brokers: readonly string[], clientId: string, log: Log): Kafka =>
+  new Kafka({
+    brokers: [...brokers],
+    clientId,
+    socketFactory,
+    connectionTimeout: 3_000,
+    requestTimeout: 10_000,
+    retry: { retries: 2, initialRetryTime: 100, maxRetryTime: 1_000 },
+    logCreator: logInto(log),
+    logLevel: KAFKAJS_LEVEL[log.level] ?? logLevel.WARN,
+  })
+
+export interface OutgoingMessage {
+  readonly key: string
+  /** Nothing means a tombstone. */
+  readonly value: string | undefined
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** Writes to Kafka, acknowledged by all in-sync replicas. */
+export interface Publisher {
+  /** Rejects when the broker did not acknowledge; then it is not known whether the messages were written. One call at a time. */
+  send(topic: string, messages: readonly OutgoingMessage[]): Promise<void>
+  close(): Promise<void>
+}
+
+const SEND_MS = 10_000
+
+/**
+ * A producer that is thrown away after every failure: the sequence numbers of an idempotent kafkajs producer do not survive
+ * one, and a fresh connection is the cheapest cure for a broken one.
+ */
+export function createPublisher(kafka: Kafka): Publisher {
+  type Producer = ReturnType<Kafka['producer']>
+  let producer: Producer | undefined
+  const drop = async (): Promise<void> => {
+    const old = producer
+    producer = undefined
+    if (old !== undefined) await within(2_000, 'closing a connection to Kafka', old.disconnect()).catch(() => undefined)
+  }
+  const deliver = async (topic: string, messages: readonly OutgoingMessage[]): Promise<void> => {
+    if (producer === undefined) {
+      const fresh = kafka.producer({
+        idempotent: true,
+        maxInFlightRequests: 1,
+        allowAutoTopicCreation: false,
+        createPartitioner: Partitioners.DefaultPartitioner,
+        retry: { retries: 2, initialRetryTime: 100, maxRetryTime: 1_000 },
+      })
+      producer = fresh
+      await fresh.connect()
+    }
+    await producer.send({
+      topic,
+      acks: -1,
+      timeout: SEND_MS,
+      messages: messages.map((m) => ({ key: m.key, value: m.value ?? null, headers: { ...m.headers } })),
+    })
+  }
+  return {
+    async send(topic, messages) {
+      try {
+        await within(SEND_MS, `writing to ${topic}`, deliver(topic, messages))
+      } catch (error) {
+        await drop()
+        throw error
+      }
+    },
+    close: drop,
+  }
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+/** The gateway process. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
+import { collectDefaultMetrics } from 'prom-client'
+import { ConfigError, type GatewayConfig, loadConfig } from './config.ts'
+import { createGateway } from './gateway.ts'
+import { createLog } from './log.ts'
+import { createProxy } from './proxy.ts'
+import { startServer } from './server.ts'
+
+const DRAIN_MS = 4_000
+const GOODBYE_MS = 4_500
+
+function configure(): GatewayConfig {
+  try {
+    return loadConfig()
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`keyturn-gateway: ${error.message}\n`)
+    process.exit(2)
+  }
+}
+
+async function main(): Promise<void> {
+  const config = configure()
+  const log = createLog(config.logLevel)
+  const gateway = createGateway({
+    kafka: { brokers: config.kafkaBrokers, topics: config.topics },
+    gatewayId: config.gatewayId,
+    region: config.region,
+    environments: config.environments,
+    failClosed: config.failClosed,
+    stalenessMs: config.stalenessMs,
+    heartbeatMs: config.heartbeatMs,
+    usageWindowMs: config.usageWindowMs,
+    log,
+  })
+  collectDefaultMetrics({ register: gateway.metrics })
+  const { upstream, trustedProxies, upstreamTimeoutMs, listen, opsListen } = config
+  const proxy = createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log })
+  const server = await startServer({ gateway, proxy, listen, opsListen, idleMs: upstreamTimeoutMs + 30_000, log })
+  log.info({ url: server.url, ops: server.opsUrl, upstream: upstream.href }, 'gateway listens')
+
+  let stopping = false
+  const shutDown = async (signal: NodeJS.Signals): Promise<void> => {
+    if (stopping) process.exit(1)
+    stopping = true
+    log.info({ signal }, 'gateway drains')
+    if (!(await server.drain(DRAIN_MS))) log.warn('some requests were not finished in time')
+    await gateway.stop(GOODBYE_MS)
+    await server.close()
+    process.exit(0)
+  }
+  process.on('SIGTERM', (signal) => void shutDown(signal))
+  process.on('SIGINT', (signal) => void shutDown(signal))
+  try {
+    await gateway.start()
+  } catch (error) {
+    if (!stopping) throw error
+  }
+}
+
+main().catch((error: unknown) => {
+  const { name, message } = error instanceof Error ? error : new Error(String(error))
+  process.stderr.write(`keyturn-gateway: ${name}: ${message}\n`)
+  process.exit(1)
+})

@@ -1,0 +1,104 @@
+/** What Prometheus reads. A registry of its own, so that a program with a gateway inside keeps its metrics apart. */
+import { Counter, Gauge, Registry } from 'prom-client'
+import { REQUEST_OUTCOMES, type RequestOutcome } from './authenticate.ts'
+import type { KeyCache } from './key-cache.ts'
+import type { KeyFeed } from './key-feed.ts'
+import type { Reports } from './reports.ts'
+import type { Usage } from './usage.ts'
+
+export interface Metrics {
+  readonly registry: Registry
+  readonly request: (outcome: RequestOutcome) => void
+  readonly refusedUpstream: () => void
+}
+
+/** Numbers that their owners keep, read when Prometheus asks. */
+interface Watched {
+  readonly cache: KeyCache
+  readonly feed: KeyFeed
+  readonly reports: Reports
+  readonly usage: Usage
+  readonly clock: () => number
+}
+
+export function createMetrics(): Metrics & { watch(watched: Watched): void } {
+  const registry = new Registry()
+  const registers = [registry]
+  const requests = new Counter({
+    name: 'keyturn_gateway_requests_total',
+    help: 'Requests by what became of them',
+    labelNames: ['outcome'],
+    registers,
+  })
+  const counters = new Map(REQUEST_OUTCOMES.map((outcome) => [outcome, requests.labels(outcome)]))
+  for (const counter of counters.values()) counter.inc(0)
+  const upstreamRefusals = new Counter({
+    name: 'keyturn_gateway_upstream_refusals_total',
+    help: 'Accepted requests that the API behind answered with 401 or 403',
+    registers,
+  })
+
+  const number = (name: string, help: string, read: () => number | undefined): Gauge =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        const value = read()
+        if (value === undefined) this.remove()
+        else this.set(value)
+      },
+    })
+  const total = (name: string, help: string, read: () => number): Counter =>
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset()
+        this.inc(read())
+      },
+    })
+
+  return {
+    registry,
+    request: (outcome) => counters.get(outcome)?.inc(),
+    refusedUpstream: () => upstreamRefusals.inc(),
+    watch({ cache, feed, reports, usage, clock }) {
+      number('keyturn_gateway_keys', 'Keys in the cache', () => cache.size)
+      number('keyturn_gateway_stale', '1 while nothing was heard from Kafka within the staleness bound', () =>
+        feed.freshness(clock()) === 'stale' ? 1 : 0,
+      )
+      number('keyturn_gateway_loaded', '1 once all keys are loaded', () => (feed.freshAsOf === undefined ? 0 : 1))
+      number('keyturn_gateway_freshness_age_seconds', 'Age of what the gateway knows', () =>
+        feed.freshAsOf === undefined ? undefined : Math.max(0, clock() - feed.freshAsOf) / 1000,
+      )
+      number('keyturn_gateway_lag_messages', 'Messages of the keys topic that are not applied yet', () => feed.lag)
+      number('keyturn_gateway_usage_pending', 'Keys with counts that Kafka has not acknowledged', () => usage.pending)
+      total('keyturn_gateway_key_events_applied_total', 'Key events applied', () => feed.applied)
+      total('keyturn_gateway_consumer_restarts_total', 'How often the key consumer was replaced', () => feed.consumerRestarts)
+      total('keyturn_gateway_report_failures_total', 'Watermark reports that could not be sent', () => reports.failed)
+      total('keyturn_gateway_usage_failures_total', 'Usage flushes that failed; nothing is lost by them', () => usage.failed)
+      total('keyturn_gateway_usage_reports_total', 'Usage reports that Kafka acknowledged', () => usage.reported)
+      new Gauge({
+        name: 'keyturn_gateway_keys_by_state',
+        help: 'Keys in the cache by state',
+        labelNames: ['state'],
+        registers,
+        collect() {
+          for (const [state, count] of cache.countsByState()) if (state !== 'destroyed') this.set({ state }, count)
+        },
+      })
+      new Counter({
+        name: 'keyturn_gateway_messages_skipped_total',
+        help: 'Messages of the keys topic that were skipped',
+        labelNames: ['reason'],
+        registers,
+        collect() {
+          this.reset()
+          for (const [reason, count] of feed.skipped) this.inc({ reason }, count)
+        },
+      })
+    },
+  }
+}

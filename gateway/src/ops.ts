@@ -1,0 +1,41 @@
+/** `/healthz`, `/readyz`, `/metrics`. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Gateway } from './gateway.ts'
+
+const PATHS = ['/healthz', '/readyz', '/metrics']
+
+const path = (request: IncomingMessage): string => (request.url ?? '').split('?', 1)[0] ?? ''
+
+export const isOpsRequest = (request: IncomingMessage): boolean => PATHS.includes(path(request))
+
+function sendJson(response: ServerResponse, status: number, body: unknown): void {
+  response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+  response.end(JSON.stringify(body))
+}
+
+/**
+ * `/healthz`: 200 while the process lives. `/readyz`: 200 once all keys are loaded, also when they have become stale since
+ * (the body says so: taking every stale gateway away would take the API down with Kafka); 503 before that and while stopping.
+ */
+export async function answerOps(gateway: Gateway, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  request.resume()
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    response.writeHead(405, { allow: 'GET, HEAD' }).end()
+    return
+  }
+  switch (path(request)) {
+    case '/healthz':
+      return sendJson(response, 200, { status: 'ok' })
+    case '/readyz': {
+      const { ready, freshness, freshAsOf, keys, lag } = gateway.status()
+      return sendJson(response, ready ? 200 : 503, { ready, freshness, freshAsOf, keys, lag })
+    }
+    case '/metrics': {
+      const text = await gateway.metrics.metrics()
+      response.writeHead(200, { 'content-type': gateway.metrics.contentType, 'cache-control': 'no-store' }).end(text)
+      return
+    }
+    default:
+      response.writeHead(404).end()
+  }
+}

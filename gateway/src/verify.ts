@@ -1,0 +1,46 @@
+/** Is this token accepted? The hot path: one SHA-256, one look-up in memory, a few comparisons, and no way to anywhere else. */
+import { hash } from 'node:crypto'
+import { type Environment, parseToken } from '@keyturn/contract'
+import type { KeyCache, KeyEntry } from './key-cache.ts'
+
+/** Longer than any token, also of those imported from elsewhere. Refused before anything is computed. */
+export const MAX_TOKEN_LENGTH = 512
+
+/**
+ * - `accepted`
+ * - `refused`: the key is known, and its state or its times forbid it
+ * - `wrong-environment`: the key is known, of an environment that this gateway does not serve
+ * - `unknown`: no key. `flaw` is for metrics alone; the caller learns nothing of it
+ */
+export type Decision =
+  | { readonly outcome: 'accepted'; readonly key: KeyEntry }
+  | { readonly outcome: 'refused'; readonly key: KeyEntry; readonly reason: RefusalReason }
+  | { readonly outcome: 'wrong-environment'; readonly key: KeyEntry }
+  | { readonly outcome: 'unknown'; readonly flaw: UnknownFlaw }
+
+export type RefusalReason = 'state' | 'not-yet-valid' | 'expired'
+/** `foreign`: not of Keyturn's format (a typo, a made-up one, or imported and gone); `no-such-key`: well formed. */
+export type UnknownFlaw = 'too-long' | 'foreign' | 'no-such-key'
+
+const TOO_LONG: Decision = { outcome: 'unknown', flaw: 'too-long' }
+const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
+const NO_SUCH_KEY: Decision = { outcome: 'unknown', flaw: 'no-such-key' }
+
+/** @param now ms since the epoch */
+export type Verify = (token: string, now: number) => Decision
+
+export function createVerify(cache: KeyCache, environments: readonly Environment[]): Verify {
+  // Mostly there is one, and comparing with it costs nothing.
+  const [first] = environments
+  const served = (environment: Environment): boolean => environment === first || environments.includes(environment)
+  return (token, now) => {
+    if (token.length > MAX_TOKEN_LENGTH) return TOO_LONG
+    const key = cache.find(hash('sha256', token, 'base64'))
+    if (key === undefined) return parseToken(token).ok ? NO_SUCH_KEY : FOREIGN
+    if (!served(key.environment)) return { outcome: 'wrong-environment', key }
+    if (key.state !== 'active') return { outcome: 'refused', key, reason: 'state' }
+    if (now < key.notBefore) return { outcome: 'refused', key, reason: 'not-yet-valid' }
+    if (key.expiresAt !== undefined && now >= key.expiresAt) return { outcome: 'refused', key, reason: 'expired' }
+    return { outcome: 'accepted', key }
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * Configuration of the orchestrator's processes, read here and nowhere else, from the environment. `VARIABLES` documents every
+ * variable. The gateway, a package of its own, has its own.
+ */
+import { readFileSync } from 'node:fs'
+import { BRAND_PATTERN, DEFAULT_BRAND, DURATION_PATTERN, parseDuration, type TopicNames, topicNames } from '@keyturn/contract'
+import Type from 'typebox'
+import { Compile } from 'typebox/compile'
+
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
+
+/** Every variable, with what it means and what it looks like. An empty one counts as not set. */
+export const VARIABLES = Type.Object({
+  KEYTURN_POSTGRES_URL: Type.Optional(
+    Type.String({ pattern: '^postgres(ql)?://', description: 'the registry: postgres://user:password@host:5432/keyturn' }),
+  ),
+  KEYTURN_KAFKA_BROKERS: Type.Optional(
+    Type.String({ pattern: '^[^,\\s]+:\\d{1,5}(,[^,\\s]+:\\d{1,5})*$', description: 'host:port, more than one with commas' }),
+  ),
+  KEYTURN_TOPIC_PREFIX: Type.Optional(
+    Type.String({ pattern: '^[A-Za-z0-9._-]{0,100}$', description: 'before every topic name, on a cluster that others use too' }),
+  ),
+  KEYTURN_TEMPORAL_ADDRESS: Type.Optional(Type.String({ pattern: HOST_PORT, description: 'host:port' })),
+  KEYTURN_TEMPORAL_NAMESPACE: Type.Optional(Type.String({ description: '"default" unless set' })),
+  KEYTURN_TASK_QUEUE: Type.Optional(Type.String({ maxLength: 200, description: 'Temporal task queue; "keyturn" unless set' })),
+  KEYTURN_BRAND: Type.Optional(
+    Type.String({
+      pattern: BRAND_PATTERN,
+      description: 'first part of every token: 2 to 10 of a–z and 0–9, a letter first; "kt"',
+    }),
+  ),
+  KEYTURN_KEK: Type.Optional(Type.String({ description: 'key-encryption key: 32 random bytes in base64' })),
+  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_OPERATOR_TOKEN: Type.Optional(Type.String({ description: "the operators' bearer token, 16 characters or more" })),
+  KEYTURN_OPERATOR_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_LISTEN: Type.Optional(
+    Type.String({
+      pattern: HOST_PORT,
+      description: 'where the API listens: host:port; 127.0.0.1:8080 unless set; port 0 takes a free one',
+    }),
+  ),
+  KEYTURN_PUBLIC_URL: Type.Optional(
+    Type.String({ pattern: '^https?://[^\\s?#]+$', description: 'how clients reach the API; claim URLs begin with it' }),
+  ),
+  KEYTURN_LOG_LEVEL: Type.Optional(Type.Enum([...LOG_LEVELS], { description: '"info" unless set' })),
+  KEYTURN_STARTUP_WAIT: Type.Optional(
+    Type.String({
+      pattern: DURATION_PATTERN,
+      description: 'how long to wait for servers that are not there yet; 60s unless set',
+    }),
+  ),
+  KEYTURN_COLLECTOR_INTERVAL: Type.Optional(
+    Type.String({
+      pattern: DURATION_PATTERN,
+      description: 'how often the usage collector brings the evidence up to date; 1s unless set',
+    }),
+  ),
+  KEYTURN_WORKFLOW_BUNDLE: Type.Optional(
+    Type.String({
+      description: 'a file with the bundled workflows; without it the worker bundles them at its start, which takes seconds',
+    }),
+  ),
+})
+type Variable = keyof Type.Static<typeof VARIABLES>
+
+interface Sections {
+  postgres: { readonly postgresUrl: string }
+  kafka: { readonly kafkaBrokers: string[] }
+  temporal: { readonly temporalAddress: string }
+  kek: { readonly kek: Buffer }
+  operator: { readonly operatorToken: string }
+  /** `publicUrl` has no slash at its end. */
+  listen: { readonly listen: { readonly host: string; readonly port: number }; readonly publicUrl: string }
+}
+export type ConfigSection = keyof Sections
+export const CONFIG_SECTIONS: readonly ConfigSection[] = ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'listen']
+
+interface CommonConfig {
+  readonly temporalNamespace: string
+  readonly taskQueue: string
+  readonly topics: TopicNames
+  readonly brand: string
+  readonly logLevel: string
+  readonly startupWaitMs: number
+  readonly collectorIntervalMs: number
+  readonly workflowBundle?: string
+}
+
+type Intersection<U> = (U extends unknown ? (u: U) => void : never) extends (i: infer I) => void ? I : never
+export type ConfigOf<S extends ConfigSection> = CommonConfig & Intersection<Sections[S]>
+export type Config = ConfigOf<ConfigSection>
+
+/** Says every wrong variable at once, one sentence each. Values are not repeated: some are secrets. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly flaws: readonly string[]
+  constructor(flaws: readonly string[]) {
+    super(`The configuration is not usable:\n${flaws.map((flaw) => `  ${flaw}`).join('\n')}`)
+    this.flaws = flaws
+  }
+}
+
+const VALIDATOR = Compile(VARIABLES)
+
+const expected = (name: Variable): string =>
+  (VARIABLES.properties[name] as { description?: string }).description ?? 'something else'
+
+function readVariables(env: NodeJS.ProcessEnv, flaws: string[]): Partial<Record<Variable, string>> {
+  const names = Object.keys(VARIABLES.properties) as Variable[]
+  const set = Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : []))) as Partial<
+    Record<Variable, string>
+  >
+  for (const error of VALIDATOR.Errors(set)) {
+    const name = error.instancePath.slice(1) as Variable
+    flaws.push(`${name}: not usable; expected ${expected(name)}`)
+    delete set[name]
+  }
+  return set
+}
+
+/**
+ * Reads and validates what a process needs.
+ * @param sections what this process needs; the variables of the others are not required
+ * @throws ConfigError
+ */
+export function loadConfig(env?: NodeJS.ProcessEnv): Config
+export function loadConfig<S extends ConfigSection>(env: NodeJS.ProcessEnv, sections: readonly S[]): ConfigOf<S>
+export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: readonly ConfigSection[] = CONFIG_SECTIONS): unknown {
+  const flaws: string[] = []
+  const set = readVariables(env, flaws)
+  const unsound = new Set(flaws.map((flaw) => flaw.slice(0, flaw.indexOf(':'))))
+  const required = (name: Variable): string => {
+    const value = set[name]
+    if (value === undefined && !unsound.has(name)) {
+      flaws.push(`${name}: not set; expected ${expected(name)}`)
+    }
+    return value ?? ''
+  }
+  const secret = (name: 'KEYTURN_KEK' | 'KEYTURN_OPERATOR_TOKEN'): string => {
+    const file = set[`${name}_FILE`]
+    if (file === undefined) return required(name)
+    if (set[name] !== undefined) flaws.push(`${name} and ${name}_FILE: both are set; keep one`)
+    try {
+      return readFileSync(file, 'utf8').trim()
+    } catch (error) {
+      flaws.push(`${name}_FILE: can not be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+      return ''
+    }
+  }
+  const read: { readonly [S in ConfigSection]: () => Sections[S] } = {
+    postgres: () => ({ postgresUrl: required('KEYTURN_POSTGRES_URL') }),
+    kafka: () => ({ kafkaBrokers: required('KEYTURN_KAFKA_BROKERS').split(',') }),
+    temporal: () => ({ temporalAddress: required('KEYTURN_TEMPORAL_ADDRESS') }),
+    kek: () => {
+      const text = secret('KEYTURN_KEK')
+      const kek = Buffer.from(text, 'base64')
+      if (text !== '' && kek.length !== 32) flaws.push('KEYTURN_KEK: not 32 bytes in base64; `openssl rand -base64 32` makes one')
+      return { kek }
+    },
+    operator: () => {
+      const operatorToken = secret('KEYTURN_OPERATOR_TOKEN')
+      if (operatorToken !== '' && !/^[\x21-\x7e]{16,}$/.test(operatorToken)) {
+        flaws.push('KEYTURN_OPERATOR_TOKEN: too short; take 16 or more random characters without spaces')
+      }
+      return { operatorToken }
+    },
+    listen: () => readListen(set, flaws),
+  }
+  const config: CommonConfig = {
+    temporalNamespace: set.KEYTURN_TEMPORAL_NAMESPACE ?? 'default',
+    taskQueue: set.KEYTURN_TASK_QUEUE ?? 'keyturn',
+    topics: topicNames(set.KEYTURN_TOPIC_PREFIX),
+    brand: set.KEYTURN_BRAND ?? DEFAULT_BRAND,
+    logLevel: set.KEYTURN_LOG_LEVEL ?? 'info',
+    startupWaitMs: parseDuration(set.KEYTURN_STARTUP_WAIT ?? '60s'),
+    collectorIntervalMs: parseDuration(set.KEYTURN_COLLECTOR_INTERVAL ?? '1s'),
+    ...(set.KEYTURN_WORKFLOW_BUNDLE === undefined ? {} : { workflowBundle: set.KEYTURN_WORKFLOW_BUNDLE }),
+  }
+  for (const section of sections) Object.assign(config, read[section]())
+  if (flaws.length > 0) throw new ConfigError(flaws)
+  return config
+}
+
+function readListen(set: Partial<Record<Variable, string>>, flaws: string[]): Sections['listen'] {
+  const text = set.KEYTURN_LISTEN ?? '127.0.0.1:8080'
+  const colon = text.lastIndexOf(':')
+  const host = text.slice(0, colon).replace(/^\[(.*)\]$/, '$1')
+  const port = Number(text.slice(colon + 1))
+  if (port > 65_535) flaws.push('KEYTURN_LISTEN: a port is at most 65535')
+  const everywhere = host === '0.0.0.0' || host === '::'
+  const publicUrl = (set.KEYTURN_PUBLIC_URL ?? `http://${everywhere ? 'localhost' : text.slice(0, colon)}:${port}`).replace(
+    /\/+$/,
+    '',
+  )
+  return { listen: { host, port }, publicUrl }
+}

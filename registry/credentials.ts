@@ -1,0 +1,78 @@
+import { type ClientId, type CredentialId, type Environment, type KeyId, randomBase62 } from '@keyturn/contract'
+import { appendAudit } from './audit.ts'
+import type { Database } from './database.ts'
+import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
+import { insertKey } from './keys.ts'
+import type { Sealer } from './sealing.ts'
+
+export interface Credential {
+  readonly credentialId: CredentialId
+  readonly clientId: ClientId
+  readonly name: string
+  readonly environment: Environment
+  readonly scopes: readonly string[]
+  readonly kind: 'bearer'
+  readonly createdAt: Date
+}
+
+export interface NewCredential {
+  readonly clientId: string
+  readonly name: string
+  readonly environment: Environment
+  readonly scopes: readonly string[]
+  readonly brand: string
+  readonly sealer: Sealer
+  readonly claimExpiresAt: Date
+  readonly at: Date
+  readonly actor: string
+}
+
+/**
+ * A credential with its first key, and the claim for it.
+ * @throws RegistryError unknown-client, name-taken
+ */
+export async function createCredential(
+  db: Database,
+  input: NewCredential,
+): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId: string }> {
+  const credentialId = `crd_${randomBase62(16)}` as CredentialId
+  const { clientId, name, environment, scopes, at, actor } = input
+  try {
+    return await db.tx(async (tx) => {
+      const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
+      if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
+      await tx.query(
+        'insert into credentials (credential_id, client_id, name, environment, scopes, created_at) values ($1, $2, $3, $4, $5, $6)',
+        [credentialId, clientId, name, environment, scopes, at],
+      )
+      await appendAudit(tx, {
+        at,
+        actor,
+        action: 'credential.created',
+        subject: credentialId,
+        detail: { name, environment, scopes },
+      })
+      const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current' })
+      return { credentialId, keyId: key.keyId, version: 1, revision: 1, claimId: key.claimId }
+    })
+  } catch (error) {
+    if (sqlState(error) === SQL_STATES.uniqueViolation && violated(error) === 'credentials_client_id_environment_name_key') {
+      throw new RegistryError(
+        'name-taken',
+        `the client has a credential "${name}" in ${environment} already: choose another name`,
+        { cause: error },
+      )
+    }
+    throw error
+  }
+}
+
+/** Primary key. */
+export async function getCredential(db: Database, credentialId: string): Promise<Credential | undefined> {
+  const [row] = await db.query<Credential>(
+    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, kind, created_at as "createdAt"
+     from credentials where credential_id = $1`,
+    [credentialId],
+  )
+  return row
+}

@@ -1,0 +1,246 @@
+/** Rows of the table `keys`, and the one way in which they come to be and change. */
+import {
+  type ClientId,
+  type CredentialId,
+  type Environment,
+  type KeyEventType,
+  type KeyId,
+  type KeyRecord,
+  type KeyState,
+  newKeyId,
+  newToken,
+  type RotationId,
+  randomBase62,
+  tokenSha256,
+  type Verifier,
+} from '@keyturn/contract'
+import { appendAudit } from './audit.ts'
+import { claimCodeSha256 } from './claim-codes.ts'
+import { type Database, first, type Tx } from './database.ts'
+import { RegistryError, SQL_STATES, sqlState } from './errors.ts'
+import type { Sealer } from './sealing.ts'
+
+/** Which of a credential's keys it is: the one the client holds, the one that replaces it, or neither any more. */
+export type Standing = 'current' | 'successor' | 'retired'
+
+export interface KeyRow {
+  readonly keyId: KeyId
+  readonly credentialId: CredentialId
+  readonly clientId: ClientId
+  readonly environment: Environment
+  readonly scopes: string[]
+  readonly version: number
+  readonly state: KeyState
+  readonly standing: Standing
+  readonly revision: number
+  /** What the last change was, as gateways hear of it. */
+  readonly event: KeyEventType
+  readonly publishedRevision: number
+  readonly verifier: Verifier
+  readonly notBefore: Date
+  readonly expiresAt?: Date
+  readonly sunsetAt?: Date
+  readonly successor?: number
+  readonly createdAt: Date
+}
+
+/** The statement that reads keys; what is asked for comes after it. */
+export const SELECT_KEYS = `
+select k.key_id, k.credential_id, c.client_id, c.environment, c.scopes, k.version, k.state, k.standing, k.revision, k.event,
+  k.published_revision, k.verifier, k.not_before, k.expires_at, k.sunset_at, k.successor, k.created_at
+from keys k join credentials c using (credential_id)`
+
+interface SqlKey {
+  key_id: KeyId
+  credential_id: CredentialId
+  client_id: ClientId
+  environment: Environment
+  scopes: string[]
+  version: number
+  state: KeyState
+  standing: Standing
+  revision: number
+  event: KeyEventType
+  published_revision: number
+  verifier: Verifier
+  not_before: Date
+  expires_at: Date | null
+  sunset_at: Date | null
+  successor: number | null
+  created_at: Date
+}
+
+const toRow = (sql: SqlKey): KeyRow => ({
+  keyId: sql.key_id,
+  credentialId: sql.credential_id,
+  clientId: sql.client_id,
+  environment: sql.environment,
+  scopes: sql.scopes,
+  version: sql.version,
+  state: sql.state,
+  standing: sql.standing,
+  revision: sql.revision,
+  event: sql.event,
+  publishedRevision: sql.published_revision,
+  verifier: sql.verifier,
+  notBefore: sql.not_before,
+  createdAt: sql.created_at,
+  ...(sql.expires_at === null ? {} : { expiresAt: sql.expires_at }),
+  ...(sql.sunset_at === null ? {} : { sunsetAt: sql.sunset_at }),
+  ...(sql.successor === null ? {} : { successor: sql.successor }),
+})
+
+/** Reads keys: `where` begins with `where` or `join`, and names the index it relies on where it is written. */
+export const selectKeys = async (db: Database, where: string, values: readonly unknown[]): Promise<KeyRow[]> =>
+  (await db.query<SqlKey>(`${SELECT_KEYS} ${where}`, values)).map(toRow)
+
+export const selectKeysIn = async (tx: Tx, where: string, values: readonly unknown[]): Promise<KeyRow[]> =>
+  (await tx.query<SqlKey>(`${SELECT_KEYS} ${where}`, [...values])).rows.map(toRow)
+
+/**
+ * A key's row, locked until the transaction ends. Primary key. The lock is one that rows which refer to the key don't wait for:
+ * usage is counted while a key is being published.
+ */
+export async function lockKey(tx: Tx, keyId: KeyId): Promise<KeyRow> {
+  const [row] = await selectKeysIn(tx, 'where k.key_id = $1 for no key update of k', [keyId])
+  if (row === undefined) throw new RegistryError('not-found', `there is no key ${keyId}`)
+  return row
+}
+
+/** What gateways are told of a key. */
+export const toKeyRecord = (row: KeyRow): KeyRecord => ({
+  keyId: row.keyId,
+  credentialId: row.credentialId,
+  clientId: row.clientId,
+  environment: row.environment,
+  scopes: row.scopes,
+  version: row.version,
+  state: row.state,
+  revision: row.revision,
+  verifier: row.verifier,
+  notBefore: row.notBefore.toISOString(),
+  ...(row.expiresAt === undefined ? {} : { expiresAt: row.expiresAt.toISOString() }),
+  ...(row.sunsetAt === undefined ? {} : { sunsetAt: row.sunsetAt.toISOString() }),
+  ...(row.successor === undefined ? {} : { successor: row.successor }),
+})
+
+export interface NewKey {
+  readonly credentialId: CredentialId
+  readonly environment: Environment
+  readonly version: number
+  readonly standing: Standing
+  readonly rotationId?: RotationId
+  readonly brand: string
+  readonly sealer: Sealer
+  readonly claimExpiresAt: Date
+  readonly at: Date
+  readonly actor: string
+}
+
+/** A key that is accepted from now on says so of a little earlier, for gateways whose clock is behind ours. */
+const CLOCK_SKEW_MS = 5 * 60_000
+
+/** Issues a key: the verifier goes into the row, the secret, sealed, into a claim. */
+export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId: string }> {
+  const keyId = newKeyId()
+  const claimId = randomBase62(22)
+  const notBefore = new Date(input.at.getTime() - CLOCK_SKEW_MS)
+  const token = newToken({ brand: input.brand, environment: input.environment, keyId })
+  const verifier: Verifier = { kind: 'bearer', sha256: tokenSha256(token) }
+  await appendAudit(tx, {
+    at: input.at,
+    actor: input.actor,
+    action: 'key.introduced',
+    subject: keyId,
+    revision: 1,
+    detail: { credentialId: input.credentialId, version: input.version },
+    ...(input.rotationId === undefined ? {} : { rotationId: input.rotationId }),
+  })
+  await tx.query(
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, rotation_id, created_at)
+     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8)`,
+    [keyId, input.credentialId, input.version, input.standing, JSON.stringify(verifier), notBefore, input.rotationId, input.at],
+  )
+  const sealed = input.sealer.seal(token, keyId)
+  await tx.query(
+    `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+    [
+      claimId,
+      keyId,
+      claimCodeSha256(input.sealer, claimId),
+      sealed.kekId,
+      sealed.nonce,
+      sealed.ciphertext,
+      input.at,
+      input.claimExpiresAt,
+    ],
+  )
+  return { keyId, claimId }
+}
+
+export interface KeyChange {
+  readonly event: KeyEventType
+  readonly state: KeyState
+  readonly sunsetAt?: Date
+  readonly successor?: number
+}
+
+export interface ChangedBy {
+  readonly at: Date
+  readonly actor: string
+  readonly reason?: string
+  readonly rotationId?: RotationId
+}
+
+/** Changes a locked key: the next revision, and its audit entry. @returns the new revision */
+export async function changeKey(tx: Tx, row: KeyRow, change: KeyChange, by: ChangedBy): Promise<number> {
+  const revision = row.revision + 1
+  const action = change.event.replace('keyturn.', '')
+  await appendAudit(tx, {
+    at: by.at,
+    actor: by.actor,
+    action,
+    subject: row.keyId,
+    revision,
+    detail: {
+      from: row.state,
+      to: change.state,
+      ...(by.reason === undefined ? {} : { reason: by.reason }),
+      ...(change.sunsetAt === undefined ? {} : { sunsetAt: change.sunsetAt.toISOString() }),
+    },
+    ...(by.rotationId === undefined ? {} : { rotationId: by.rotationId }),
+  })
+  try {
+    await tx.query('update keys set event = $2, state = $3, sunset_at = $4, successor = $5, revision = $6 where key_id = $1', [
+      row.keyId,
+      change.event,
+      change.state,
+      change.sunsetAt,
+      change.successor,
+      revision,
+    ])
+  } catch (error) {
+    if (sqlState(error) !== SQL_STATES.illegalTransition) throw error
+    throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state} and can not become ${change.state}`, {
+      cause: error,
+    })
+  }
+  return revision
+}
+
+export async function setStanding(tx: Tx, keyId: KeyId, standing: Standing): Promise<void> {
+  await tx.query('update keys set standing = $2 where key_id = $1 and standing <> $2', [keyId, standing])
+}
+
+/** Ends the claim of a key that nobody is to have any more, and wipes its secret. Index claims_by_key. */
+export async function destroyClaimOf(tx: Tx, keyId: KeyId, at: Date): Promise<void> {
+  await tx.query(
+    `update claims set state = 'destroyed', ended_at = $2, kek_id = null, nonce = null, ciphertext = null where key_id = $1 and state = 'open'`,
+    [keyId, at],
+  )
+}
+
+export const nextVersion = async (tx: Tx, credentialId: CredentialId): Promise<number> =>
+  (await first<{ next: number }>(tx, 'select max(version) + 1 as next from keys where credential_id = $1', [credentialId]))
+    ?.next ?? 1

@@ -1,0 +1,55 @@
+/** What has been published of the keys, and what has not. */
+import type { KeyId } from '@keyturn/contract'
+import type { Database } from './database.ts'
+import { RegistryError } from './errors.ts'
+import { type KeyRow, selectKeysIn } from './key-rows.ts'
+
+/**
+ * Publishes keys under the locks of their rows, so that the order in the log is the order of revisions. `publish` gets the
+ * rows as they stand; when it resolves, they count as published.
+ */
+export async function publishKeys<T>(
+  db: Database,
+  keyIds: readonly KeyId[],
+  publish: (rows: readonly KeyRow[]) => Promise<T>,
+): Promise<T> {
+  return db.tx(async (tx) => {
+    const rows = await selectKeysIn(tx, `where k.key_id = any($1) order by k.credential_id, k.version for no key update of k`, [
+      keyIds,
+    ])
+    const published = await publish(rows)
+    await tx.query('update keys set published_revision = revision where key_id = any($1)', [keyIds])
+    return published
+  })
+}
+
+/** @throws RegistryError not-found */
+export const publishKey = <T>(db: Database, keyId: KeyId, publish: (row: KeyRow) => Promise<T>): Promise<T> =>
+  publishKeys(db, [keyId], ([row]) => {
+    if (row === undefined) throw new RegistryError('not-found', `there is no key ${keyId}`)
+    return publish(row)
+  })
+
+/** Keys whose last change nobody has published. Index keys_unpublished. */
+export async function unpublishedKeyIds(db: Database, limit: number): Promise<KeyId[]> {
+  const rows = await db.query<{ key_id: KeyId }>(
+    'select key_id from keys where published_revision < revision order by key_id limit $1',
+    [limit],
+  )
+  return rows.map(({ key_id }) => key_id)
+}
+
+/** All key ids, by pages. Primary key. */
+export async function* keyIdPages(db: Database, size: number): AsyncGenerator<KeyId[]> {
+  let after = ''
+  for (;;) {
+    const rows = await db.query<{ key_id: KeyId }>('select key_id from keys where key_id > $1 order by key_id limit $2', [
+      after,
+      size,
+    ])
+    const last = rows.at(-1)
+    if (last === undefined) return
+    yield rows.map(({ key_id }) => key_id)
+    after = last.key_id
+  }
+}

@@ -1,0 +1,96 @@
+import { readFileSync } from 'node:fs'
+import { ConfigError, loadConfig, VARIABLES } from '@keyturn/gateway'
+import { expect, test } from 'vitest'
+
+const LEAST = {
+  KEYTURN_KAFKA_BROKERS: 'kafka-1:9092,kafka-2:9092',
+  KEYTURN_GATEWAY_ID: 'gw-1',
+  KEYTURN_GATEWAY_UPSTREAM: 'http://api:8000/v2/',
+}
+
+const complaint = (env: Record<string, string>): string => {
+  try {
+    loadConfig(env)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message
+  }
+  return 'none'
+}
+
+test('three variables are enough', () => {
+  expect(loadConfig(LEAST)).toMatchObject({
+    kafkaBrokers: ['kafka-1:9092', 'kafka-2:9092'],
+    gatewayId: 'gw-1',
+    region: 'local',
+    listen: { host: '127.0.0.1', port: 8081 },
+    environments: ['prod'],
+    failClosed: [],
+    stalenessMs: 30_000,
+    heartbeatMs: 3_000,
+    usageWindowMs: 5_000,
+    upstreamTimeoutMs: 60_000,
+    trustedProxies: 0,
+    logLevel: 'info',
+  })
+  expect(loadConfig(LEAST).topics.keys).toBe('keyturn.keys.v1')
+})
+
+test('every variable has its effect', () => {
+  const config = loadConfig({
+    ...LEAST,
+    KEYTURN_TOPIC_PREFIX: 'acme.',
+    KEYTURN_GATEWAY_REGION: 'eu-1',
+    KEYTURN_GATEWAY_LISTEN: '[::1]:0',
+    KEYTURN_GATEWAY_OPS_LISTEN: '0.0.0.0:9000',
+    KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: 'PT2M',
+    KEYTURN_GATEWAY_ENVIRONMENT: 'dev, test',
+    KEYTURN_GATEWAY_FAIL_CLOSED: 'trade:*, env:prod',
+    KEYTURN_GATEWAY_STALENESS: '10s',
+    KEYTURN_GATEWAY_HEARTBEAT: '500ms',
+    KEYTURN_GATEWAY_USAGE_WINDOW: '1m',
+    KEYTURN_GATEWAY_TRUST_PROXY: '2',
+    KEYTURN_LOG_LEVEL: 'warn',
+  })
+  expect(config).toMatchObject({
+    region: 'eu-1',
+    listen: { host: '::1', port: 0 },
+    opsListen: { host: '0.0.0.0', port: 9000 },
+    upstreamTimeoutMs: 120_000,
+    environments: ['dev', 'test'],
+    failClosed: ['trade:*', 'env:prod'],
+    stalenessMs: 10_000,
+    heartbeatMs: 500,
+    usageWindowMs: 60_000,
+    trustedProxies: 2,
+    logLevel: 'warn',
+  })
+  expect(config.topics.usage).toBe('acme.keyturn.usage.v1')
+})
+
+test.each([
+  ['KEYTURN_KAFKA_BROKERS', ''],
+  ['KEYTURN_KAFKA_BROKERS', 'kafka'],
+  ['KEYTURN_GATEWAY_ID', 'has spaces'],
+  ['KEYTURN_GATEWAY_UPSTREAM', 'api:8000'],
+  ['KEYTURN_GATEWAY_UPSTREAM', 'http://user:password@api'],
+  ['KEYTURN_GATEWAY_ENVIRONMENT', 'production'],
+  ['KEYTURN_GATEWAY_STALENESS', '30'],
+  ['KEYTURN_GATEWAY_STALENESS', '10ms'],
+  ['KEYTURN_GATEWAY_LISTEN', '127.0.0.1:99999'],
+  ['KEYTURN_GATEWAY_FAIL_CLOSED', 'trade:*,env:production'],
+  ['KEYTURN_GATEWAY_TRUST_PROXY', 'yes'],
+  ['KEYTURN_LOG_LEVEL', 'loud'],
+])('%s=%s is refused in a sentence that names the variable', (name, value) => {
+  expect(complaint({ ...LEAST, [name]: value })).toMatch(new RegExp(`^${name}`))
+})
+
+test('all that is wrong is told at once, and no value that could be a secret is repeated', () => {
+  const text = complaint({ KEYTURN_GATEWAY_ID: '-', KEYTURN_GATEWAY_UPSTREAM: 'http://user:hunter2@api' })
+  expect(text.split('\n')).toHaveLength(3)
+  expect(text).not.toContain('hunter2')
+})
+
+test('the README documents every variable', () => {
+  const readme = readFileSync(new URL('../../gateway/README.md', import.meta.url), 'utf8')
+  for (const name of Object.keys(VARIABLES.properties)) expect(readme).toContain(`\`${name}\``)
+})

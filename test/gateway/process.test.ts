@@ -1,0 +1,132 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { fileURLToPath } from 'node:url'
+import { decodeUsageEvent } from '@keyturn/contract'
+import { expect, inject, onTestFinished, test } from 'vitest'
+import { eventually, issueKey, keyMessage, openBench, readTopic } from './support.ts'
+
+const MAIN = fileURLToPath(new URL('../../gateway/src/main.ts', import.meta.url))
+
+interface Running {
+  readonly child: ChildProcess
+  output(): string
+  /** Exit code, or the signal that ended it. */
+  readonly ended: Promise<number | string | null>
+}
+
+function run(env: Record<string, string>): Running {
+  const child = spawn(process.execPath, ['--import', 'tsx', MAIN], {
+    env: { PATH: process.env['PATH'] ?? '', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => {
+      output += data.toString()
+    })
+  }
+  onTestFinished(() => void child.kill('SIGKILL'))
+  const ended = once(child, 'exit').then(([code, signal]) => (code ?? signal) as number | string | null)
+  return { child, output: () => output, ended }
+}
+
+test('bad values: a sentence each and exit code 2', async () => {
+  const gateway = run({ KEYTURN_GATEWAY_STALENESS: 'soon' })
+  expect(await gateway.ended).toBe(2)
+  expect(gateway.output()).toContain('KEYTURN_KAFKA_BROKERS is not set')
+  expect(gateway.output()).toContain('KEYTURN_GATEWAY_STALENESS is not usable')
+  expect(gateway.output()).not.toMatch(/^ +at /m)
+})
+
+test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in time; no token in its log, not at the finest level', async () => {
+  const bench = await openBench()
+  const [key, unknown] = [issueKey(), issueKey()]
+  await bench.publish(keyMessage(key.record))
+  const api = createServer((_, response) => response.end('ok'))
+  await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    api.close()
+    api.closeAllConnections()
+  })
+  const address = api.address()
+  if (address === null || typeof address === 'string') throw new Error('not a TCP address')
+  const gateway = run({
+    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+    KEYTURN_TOPIC_PREFIX: bench.prefix,
+    KEYTURN_GATEWAY_ID: 'gw-process',
+    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+    KEYTURN_GATEWAY_UPSTREAM: `http://127.0.0.1:${address.port}`,
+    KEYTURN_GATEWAY_USAGE_WINDOW: '1h',
+    KEYTURN_LOG_LEVEL: 'trace',
+  })
+  const url = await eventually(
+    'it listens',
+    () => /"url":"(http:[^"]+)"/.exec(gateway.output())?.[1],
+    (it) => it !== undefined,
+    30_000,
+  )
+  await eventually(
+    'it is ready',
+    async () => (await fetch(`${url}/readyz`)).status,
+    (status) => status === 200,
+  )
+  const ask = async (headers: Record<string, string>) => (await fetch(`${url}/?key=x`, { headers })).status
+  expect(await ask({ authorization: `Bearer ${key.token}`, 'user-agent': `bot ${key.token}` })).toBe(200)
+  expect(await ask({ 'x-api-key': key.token })).toBe(200)
+  expect(await ask({ 'x-api-key': unknown.token })).toBe(401)
+
+  const asked = performance.now()
+  gateway.child.kill('SIGTERM')
+  expect(await gateway.ended).toBe(0)
+  expect(performance.now() - asked).toBeLessThan(10_000)
+  const secrets = [key, unknown].flatMap(({ token }) => [token, token.split('_')[3] ?? token])
+  const usage = await readTopic(bench.topics.usage)
+  for (const secret of secrets) {
+    expect(gateway.output()).not.toContain(secret)
+    expect(JSON.stringify(usage)).not.toContain(secret)
+  }
+  const decoded = decodeUsageEvent(usage[0]?.value ?? '')
+  expect(decoded.ok && decoded.event.data.outcomes).toMatchObject([{ outcome: 'accepted', count: 2 }])
+  expect((await readTopic(bench.topics.gateways)).at(-1)).toMatchObject({ key: 'gw-process', value: undefined })
+})
+
+test('G3: stopped for longer than its bound and continued, it is stale at once', async () => {
+  const bench = await openBench()
+  const key = issueKey({ scopes: ['trade:write'] })
+  await bench.publish(keyMessage(key.record))
+  const gateway = run({
+    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+    KEYTURN_TOPIC_PREFIX: bench.prefix,
+    KEYTURN_GATEWAY_ID: 'gw-process',
+    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+    KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
+    KEYTURN_GATEWAY_STALENESS: '1s',
+    KEYTURN_GATEWAY_FAIL_CLOSED: 'trade:*',
+  })
+  const url = await eventually(
+    'it listens',
+    () => /"url":"(http:[^"]+)"/.exec(gateway.output())?.[1],
+    (it) => it !== undefined,
+    30_000,
+  )
+  const ask = async () => (await fetch(url ?? '', { headers: { 'x-api-key': key.token } })).status
+  await eventually(
+    'it is ready',
+    async () => (await fetch(`${url}/readyz`)).status,
+    (status) => status === 200,
+  )
+  expect(await ask()).toBe(502)
+  gateway.child.kill('SIGSTOP')
+  const stoppedAt = performance.now()
+  // The request is there before the process goes on.
+  const waiting = ask()
+  await eventually(
+    'the bound has passed',
+    () => performance.now() - stoppedAt,
+    (ms) => ms > 1_100,
+  )
+  gateway.child.kill('SIGCONT')
+  expect(await waiting).toBe(503)
+  await eventually('it recovers', ask, (status) => status === 502)
+})

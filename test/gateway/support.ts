@@ -1,0 +1,270 @@
+/** Keys, events, a gateway on topics of its own, and a Kafka that can be taken away. */
+import { connect, createServer, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  type ClientId,
+  type CredentialId,
+  encodeEvent,
+  type KeyEventType,
+  type KeyRecord,
+  newKeyId,
+  newToken,
+  randomBase62,
+  type TopicNames,
+  tokenSha256,
+} from '@keyturn/contract'
+import { createGateway, createLog, type Gateway, type GatewayOptions, type Log } from '@keyturn/gateway'
+import { Partitioners, type Producer } from 'kafkajs'
+import { inject, onTestFinished } from 'vitest'
+import { kafkaClient, uniqueTopics } from '../support/servers.ts'
+
+export const NOW = Date.parse('2026-01-15T12:00:00.000Z')
+
+export interface IssuedKey {
+  readonly token: string
+  readonly record: KeyRecord
+}
+
+export function issueKey(overrides: Partial<KeyRecord> = {}): IssuedKey {
+  const keyId = overrides.keyId ?? newKeyId()
+  const token = newToken({ brand: 'kt', environment: overrides.environment ?? 'prod', keyId })
+  const record: KeyRecord = {
+    keyId,
+    credentialId: `crd_${randomBase62(16)}` as CredentialId,
+    clientId: `cli_${randomBase62(16)}` as ClientId,
+    environment: 'prod',
+    scopes: ['orders:read'],
+    version: 1,
+    state: 'active',
+    revision: 1,
+    verifier: { kind: 'bearer', sha256: tokenSha256(token) },
+    notBefore: '2026-01-01T00:00:00.000Z',
+    ...overrides,
+  }
+  return { token, record }
+}
+
+export interface Message {
+  readonly key: string | null
+  readonly value: string | null
+  readonly partition?: number
+}
+
+export const keyMessage = (record: KeyRecord, type: KeyEventType = 'keyturn.key.introduced'): Message => ({
+  key: record.keyId,
+  value: encodeEvent({ type, source: '/test', subject: record.keyId, time: new Date(NOW), data: record }),
+})
+
+export interface Bench {
+  /** Before the names of its topics, for KEYTURN_TOPIC_PREFIX. */
+  readonly prefix: string
+  readonly topics: TopicNames
+  readonly log: Log
+  /** Everything logged, as text. */
+  logged(): string
+  publish(...messages: Message[]): Promise<void>
+  publishTo(topic: string, messages: readonly Message[]): Promise<void>
+  /** A gateway that is not started yet, with a clock of its own; stopped when the test is over. */
+  gateway(options?: Partial<GatewayOptions>): Gateway
+}
+
+/** Topics of its own for one test. */
+export async function openBench(): Promise<Bench> {
+  const { prefix, topics } = await uniqueTopics()
+  let text = ''
+  const log = createLog('trace', {
+    write: (line: string) => {
+      text += line
+    },
+  })
+  let producer: Producer | undefined
+  const gateways: Gateway[] = []
+  onTestFinished(async () => {
+    await Promise.all(gateways.map((gateway) => gateway.stop(1_000)))
+    await producer?.disconnect()
+  })
+  const publishTo = async (topic: string, messages: readonly Message[]): Promise<void> => {
+    if (producer === undefined) {
+      producer = kafkaClient().producer({ createPartitioner: Partitioners.DefaultPartitioner, allowAutoTopicCreation: false })
+      await producer.connect()
+    }
+    await producer.send({ topic, acks: -1, messages: [...messages] })
+  }
+  return {
+    prefix,
+    topics,
+    log,
+    logged: () => text,
+    publishTo,
+    publish: (...messages) => publishTo(topics.keys, messages),
+    gateway(options = {}) {
+      const gateway = createGateway({
+        kafka: { brokers: inject('kafkaBrokers'), topics },
+        gatewayId: `gw-${gateways.length + 1}`,
+        region: 'test',
+        environments: ['prod'],
+        failClosed: [],
+        stalenessMs: 3_000,
+        heartbeatMs: 500,
+        usageWindowMs: 60_000,
+        log,
+        ...options,
+      })
+      gateways.push(gateway)
+      return gateway
+    },
+  }
+}
+
+/** Waits until something holds: asks again every few milliseconds, and fails with the last answer at the deadline. */
+export async function eventually<T>(
+  what: string,
+  read: () => T | Promise<T>,
+  holds: (value: T) => boolean,
+  withinMs = 15_000,
+): Promise<T> {
+  const until = performance.now() + withinMs
+  for (;;) {
+    const value = await read()
+    if (holds(value)) return value
+    if (performance.now() > until)
+      throw new Error(`not within ${withinMs} ms: ${what}; the last answer was ${JSON.stringify(value)}`)
+    await sleep(10)
+  }
+}
+
+export interface ReadMessage {
+  readonly partition: number
+  readonly offset: number
+  readonly key: string
+  readonly value: string | undefined
+}
+
+/** Everything that is on a topic now. */
+export async function readTopic(topic: string): Promise<ReadMessage[]> {
+  const kafka = kafkaClient()
+  const admin = kafka.admin()
+  await admin.connect()
+  const ends = await admin.fetchTopicOffsets(topic)
+  await admin.disconnect()
+  const open = new Map(ends.filter((e) => Number(e.high) > Number(e.low)).map((e) => [e.partition, Number(e.high)]))
+  if (open.size === 0) return []
+  const read: ReadMessage[] = []
+  const consumer = kafka.consumer({ groupId: `test-${randomBase62(12)}`, maxWaitTimeInMs: 100 })
+  await consumer.connect()
+  await consumer.subscribe({ topic, fromBeginning: true })
+  await new Promise<void>((resolve, reject) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
+    consumer
+      .run({
+        autoCommit: false,
+        eachMessage: async ({ partition, message }) => {
+          const offset = Number(message.offset)
+          read.push({ partition, offset, key: String(message.key), value: message.value?.toString() })
+          if (offset + 1 >= (open.get(partition) ?? 0)) open.delete(partition)
+          if (open.size === 0) resolve()
+        },
+      })
+      .catch(reject)
+  })
+  await consumer.disconnect()
+  return read
+}
+
+export interface Forwarder {
+  readonly broker: string
+  /** Breaks every connection and refuses new ones. */
+  cut(): void
+  /** Keeps connections open and lets nothing through: a network that swallows packets. */
+  swallow(): void
+  /** Lets requests through and swallows the answers: the broker does what it is told, and nobody hears of it. */
+  mute(): void
+  restore(): void
+}
+
+/**
+ * A TCP forwarder before the broker. In the broker's answers it puts its own port where the broker says its own, so that a
+ * client never goes around it.
+ */
+export async function forwardKafka(): Promise<Forwarder> {
+  const admin = kafkaClient().admin()
+  await admin.connect()
+  const [broker] = (await admin.describeCluster()).brokers
+  await admin.disconnect()
+  if (broker === undefined) throw new Error('no broker')
+  const sockets = new Set<Socket>()
+  let state: 'open' | 'cut' | 'swallow' | 'mute' = 'open'
+  let own: Buffer = Buffer.alloc(0)
+  const address = (port: number): Buffer => {
+    const bytes = Buffer.alloc(broker.host.length + 4)
+    bytes.write(broker.host, 'latin1')
+    bytes.writeInt32BE(port, broker.host.length)
+    return bytes
+  }
+  const advertised = address(broker.port)
+  const server = createServer((inside) => {
+    if (state === 'cut') return void inside.destroy()
+    const outside = connect(broker.port, broker.host)
+    outside.setNoDelay(true)
+    inside.setNoDelay(true)
+    for (const [socket, other] of [
+      [inside, outside],
+      [outside, inside],
+    ] as const) {
+      sockets.add(socket)
+      socket.on('error', () => undefined)
+      socket.on('close', () => {
+        sockets.delete(socket)
+        other.destroy()
+      })
+    }
+    inside.on('data', (data) => void (state !== 'swallow' && outside.write(data)))
+    outside.on('data', (data) => {
+      if (state !== 'open') return
+      for (let at = data.indexOf(advertised); at >= 0; at = data.indexOf(advertised, at + 1)) own.copy(data, at)
+      inside.write(data)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const bound = server.address()
+  if (bound === null || typeof bound === 'string') throw new Error('not a TCP address')
+  own = address(bound.port)
+  const cut = (): void => {
+    state = 'cut'
+    for (const socket of sockets) socket.destroy()
+  }
+  onTestFinished(() => {
+    cut()
+    server.close()
+  })
+  return {
+    broker: `${broker.host}:${bound.port}`,
+    cut,
+    swallow: () => {
+      state = 'swallow'
+    },
+    mute: () => {
+      state = 'mute'
+    },
+    restore: () => {
+      // What was swallowed is missing from the old connections.
+      for (const socket of sockets) socket.destroy()
+      state = 'open'
+    },
+  }
+}
+
+/** A clock that the test sets. */
+export class TestClock {
+  now: number
+  readonly read = (): number => this.now
+
+  constructor(now = NOW) {
+    this.now = now
+  }
+}
+
+export const bearer = (token: string, userAgent?: string) => ({
+  headers: { authorization: `Bearer ${token}`, ...(userAgent === undefined ? {} : { 'user-agent': userAgent }) },
+  address: '192.0.2.7',
+})

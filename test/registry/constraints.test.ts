@@ -1,0 +1,258 @@
+import { KEY_STATES, KEY_TRANSITIONS, type KeyState, mayFollow } from '@keyturn/contract'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { appendAudit } from '../../registry/audit.ts'
+import type { Database, Tx } from '../../registry/database.ts'
+import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
+import { enterStage } from '../../registry/rotations.ts'
+import { at, introduce, keyOf, makeCredential, monitored, newRotationId, open, openTestDatabase, refusalOf } from './world.ts'
+
+const CHECK = '23514'
+const UNIQUE = '23505'
+const FORBIDDEN = 'KT001'
+const IDENTITY = 'KT002'
+const TRANSITION = 'KT003'
+const REVISION = 'KT004'
+const NOT_AUDITED = 'KT005'
+const ENDED = 'KT006'
+
+let db: Database
+beforeAll(async () => {
+  db = await openTestDatabase()
+})
+afterAll(() => db.close())
+
+/** Raw SQL with an audit entry beside it, so that nothing but the statement itself can be refused. */
+const audited = (keyId: string, revision: number, text: string, values: unknown[]): Promise<string> =>
+  refusalOf(
+    db.tx(async (tx) => {
+      await note(tx, keyId, revision)
+      await tx.query(text, values)
+    }),
+  )
+
+const note = (tx: Tx, keyId: string, revision: number) =>
+  appendAudit(tx, { at: at(0), actor: 'sql', action: 'test', subject: keyId, revision })
+
+const setState = (keyId: string, revision: number, state: KeyState): Promise<string> =>
+  audited(keyId, revision, `update keys set state = $2, standing = 'retired', revision = $3 where key_id = $1`, [
+    keyId,
+    state,
+    revision,
+  ])
+
+/** A copy of a key under another id, with some columns changed. */
+const copyKey = (from: string, columns: Record<string, string>): Promise<string> => {
+  const keyId = `copy${from.slice(4)}`
+  const given: Record<string, string> = {
+    key_id: `'${keyId}'`,
+    credential_id: 'credential_id',
+    version: 'version + 1',
+    state: `'active'`,
+    standing: `'retired'`,
+    revision: '1',
+    event: 'event',
+    verifier: `jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256(gen_random_uuid()::text::bytea), 'base64'))`,
+    not_before: 'not_before',
+    created_at: 'created_at',
+    ...columns,
+  }
+  return audited(
+    keyId,
+    Number(given['revision']),
+    `insert into keys (${Object.keys(given).join(', ')}) select ${Object.values(given).join(', ')} from keys where key_id = $1`,
+    [from],
+  )
+}
+
+describe('the table of transitions', () => {
+  test('G9: says what the contract says', async () => {
+    const rows = await db.query<{ from_state: KeyState; to_state: KeyState }>('select from_state, to_state from key_transitions')
+    const stored = rows.map(({ from_state, to_state }) => `${from_state} → ${to_state}`).sort()
+    const contract = KEY_STATES.flatMap((from) => KEY_TRANSITIONS[from].map((to) => `${from} → ${to}`)).sort()
+    expect(stored).toEqual(contract)
+  })
+
+  test('G9: the database lets a key go from each state to those alone that the contract names', async () => {
+    const { keyId } = await makeCredential(db)
+    const outcomes: Record<string, string> = {}
+    const expected: Record<string, string> = {}
+    let revision = 1
+    for (const from of KEY_STATES) {
+      for (const to of KEY_STATES.filter((state) => state !== from)) {
+        await db.tx(async (tx) => {
+          await tx.query(`set local session_replication_role = replica`)
+          await tx.query(`update keys set state = $2, standing = 'retired' where key_id = $1`, [keyId, from])
+        })
+        const outcome = await setState(keyId, revision + 1, to)
+        if (outcome === 'not refused') revision += 1
+        outcomes[`${from} → ${to}`] = outcome
+        expected[`${from} → ${to}`] = mayFollow(from, to) ? 'not refused' : TRANSITION
+      }
+    }
+    expect(outcomes).toEqual(expected)
+  })
+
+  test('G9: a compromised key stays compromised even when the table of transitions is tampered with', async () => {
+    const { keyId } = await makeCredential(db)
+    await compromiseKey(db, { keyId, at: at(0), actor: 'test', reason: 'leak' })
+    await db.query(`insert into key_transitions values ('compromised', 'active')`)
+    expect(await setState(keyId, 3, 'active')).toBe(TRANSITION)
+    await db.query(`delete from key_transitions where from_state = 'compromised' and to_state = 'active'`)
+    expect((await keyOf(db, keyId)).state).toBe('compromised')
+  })
+})
+
+describe('the database refuses by itself', () => {
+  test('a copy of a key that differs in what has to differ is not refused: the cases below fail for their own reason', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, {})).toBe('not refused')
+  })
+
+  test('two current keys of a credential', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, { standing: `'current'` })).toBe(UNIQUE)
+  })
+
+  test('two successors of a credential', async () => {
+    const credential = await makeCredential(db)
+    const { keyId } = await introduce(db, await open(db, credential))
+    expect(await copyKey(keyId, { standing: `'successor'` })).toBe(UNIQUE)
+  })
+
+  test('a version used a second time', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, { version: 'version' })).toBe(UNIQUE)
+    expect(await copyKey(keyId, { version: '0' })).toBe(CHECK)
+  })
+
+  test('two keys with the same verifier', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, { verifier: 'verifier' })).toBe(UNIQUE)
+  })
+
+  test('G5: a verifier that holds anything but a hash', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, { verifier: `verifier || '{"token": "x"}'` })).toBe(CHECK)
+    expect(await copyKey(keyId, { verifier: `'{"kind": "bearer", "sha256": "kt_prod_x"}'` })).toBe(CHECK)
+  })
+
+  test('a key that begins in the middle of its life, or with another revision than 1', async () => {
+    const { keyId } = await makeCredential(db)
+    for (const state of ['suspended', 'deactivated', 'compromised', 'destroyed']) {
+      expect(await copyKey(keyId, { state: `'${state}'` })).toBe(TRANSITION)
+    }
+    expect(await copyKey(keyId, { revision: '2' })).toBe(REVISION)
+  })
+
+  test('a current key or a successor that is not usable', async () => {
+    const { keyId } = await makeCredential(db)
+    const update = `update keys set state = 'deactivated', revision = 2 where key_id = $1`
+    expect(await audited(keyId, 2, update, [keyId])).toBe(CHECK)
+  })
+
+  test('a change whose revision stays, jumps or goes back', async () => {
+    const { keyId } = await makeCredential(db)
+    for (const revision of [1, 3, 0]) {
+      const update = `update keys set state = 'suspended', revision = $2 where key_id = $1`
+      expect(await refusalOf(db.query(update, [keyId, revision]))).toBe(REVISION)
+    }
+    expect(await refusalOf(db.query('update keys set revision = 2 where key_id = $1', [keyId]))).toBe(REVISION)
+  })
+
+  test('G7: a change without an audit entry, or with one that was written in another transaction', async () => {
+    const { keyId } = await makeCredential(db)
+    const update = `update keys set state = 'suspended', revision = 2 where key_id = $1`
+    expect(await refusalOf(db.query(update, [keyId]))).toBe(NOT_AUDITED)
+    await db.tx((tx) => note(tx, keyId, 2))
+    expect(await refusalOf(db.query(update, [keyId]))).toBe(NOT_AUDITED)
+  })
+
+  test('G7: a new key without an audit entry', async () => {
+    const { keyId } = await makeCredential(db)
+    const insert = `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at)
+      select $2, credential_id, 7, 'active', 'retired', event,
+        jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256(key_id::bytea), 'base64')), not_before, created_at
+      from keys where key_id = $1`
+    expect(await refusalOf(db.query(insert, [keyId, `none${keyId.slice(4)}`]))).toBe(NOT_AUDITED)
+  })
+
+  test('G7: a second audit entry for one revision of a key', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await refusalOf(db.tx((tx) => note(tx, keyId, 1)))).toBe(UNIQUE)
+  })
+
+  test('another id, credential, version or verifier for a key', async () => {
+    const { keyId } = await makeCredential(db)
+    const { credentialId } = await makeCredential(db)
+    const changes = [
+      `key_id = 'xxxx' || substr(key_id, 5)`,
+      `credential_id = '${credentialId}'`,
+      'version = 9',
+      `verifier = jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256('x'), 'base64'))`,
+      `created_at = now()`,
+    ]
+    for (const change of changes) {
+      expect(await audited(keyId, 2, `update keys set ${change}, revision = 2 where key_id = $1`, [keyId])).toBe(IDENTITY)
+    }
+  })
+
+  test('that more is published than there is', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await refusalOf(db.query('update keys set published_revision = 2 where key_id = $1', [keyId]))).toBe(CHECK)
+  })
+
+  test('the removal of a key, and other scopes behind its revision', async () => {
+    const { keyId, credentialId } = await makeCredential(db)
+    expect(await refusalOf(db.query('delete from keys where key_id = $1', [keyId]))).toBe(FORBIDDEN)
+    expect(await refusalOf(db.query('truncate keys cascade'))).toBe(FORBIDDEN)
+    expect(await refusalOf(db.query('truncate credentials cascade'))).toBe(FORBIDDEN)
+    const scopes = `update credentials set scopes = '{admin}' where credential_id = $1`
+    expect(await refusalOf(db.query(scopes, [credentialId]))).toBe(FORBIDDEN)
+  })
+
+  test('G6: a second open rotation of a credential', async () => {
+    const credential = await makeCredential(db)
+    const rotationId = await open(db, credential)
+    const insert = `insert into rotations (rotation_id, credential_id, client_id, trigger, reason, policy, opened_at)
+      select $2, credential_id, client_id, trigger, reason, policy, opened_at from rotations where rotation_id = $1`
+    expect(await refusalOf(db.query(insert, [rotationId, newRotationId()]))).toBe(UNIQUE)
+    await enterStage(db, { rotationId, stage: 'rolled-back', at: at(1), actor: 'test' })
+    expect(await refusalOf(db.query(insert, [rotationId, newRotationId()]))).toBe('not refused')
+  })
+
+  test('two new keys of one rotation', async () => {
+    const { newKeyId, rotationId } = await monitored(db)
+    const copy = copyKey(newKeyId, { standing: `'current'`, rotation_id: `'${rotationId}'`, credential_id: 'credential_id' })
+    expect(await copy).toBe(UNIQUE)
+  })
+
+  test('a rotation that goes on after its end, or ends without a time', async () => {
+    const rotation = await monitored(db)
+    await deactivateKey(db, { ...rotation.by, keyId: rotation.keyId, unless: 'never' })
+    const end = `update rotations set stage = 'completed' where rotation_id = $1`
+    expect(await refusalOf(db.query(end, [rotation.rotationId]))).toBe(CHECK)
+    await enterStage(db, { ...rotation.by, stage: 'completed' })
+    const reopen = `update rotations set stage = 'monitoring', ended_at = null where rotation_id = $1`
+    expect(await refusalOf(db.query(reopen, [rotation.rotationId]))).toBe(ENDED)
+    expect(await refusalOf(db.query('delete from rotations where rotation_id = $1', [rotation.rotationId]))).toBe(FORBIDDEN)
+  })
+
+  test('G5, G10: a claim that is not open and still holds a secret', async () => {
+    const { claimId } = await makeCredential(db)
+    for (const state of ['used', 'expired', 'destroyed']) {
+      const update = 'update claims set state = $2, ended_at = now() where claim_id = $1'
+      expect(await refusalOf(db.query(update, [claimId, state]))).toBe(CHECK)
+    }
+    const empty = `update claims set ciphertext = null where claim_id = $1`
+    expect(await refusalOf(db.query(empty, [claimId]))).toBe(CHECK)
+  })
+
+  test('names that are too long', async () => {
+    const insert = `insert into clients (client_id, name, created_at) values ('cli_aaaaaaaaaaaaaaaa', repeat('x', 201), now())`
+    expect(await refusalOf(db.query(insert))).toBe(CHECK)
+    const { credentialId } = await makeCredential(db)
+    const long = `insert into credentials (credential_id, client_id, name, environment, scopes, created_at)
+      select 'crd_aaaaaaaaaaaaaaaa', client_id, repeat('x', 101), environment, scopes, created_at from credentials where credential_id = $1`
+    expect(await refusalOf(db.query(long, [credentialId]))).toBe(CHECK)
+  })
+})

@@ -1,0 +1,237 @@
+/** With 1,000,000 keys, no statement of the registry reads a big table from end to end. */
+import { DEFAULT_POLICY, type KeyId, type RotationId, tokenSha256 } from '@keyturn/contract'
+import pg from 'pg'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { listAudit, verifyAudit } from '../../registry/audit.ts'
+import { claimOfKey, destroyExpiredClaims, redeemSuccessor } from '../../registry/claims.ts'
+import { getClient } from '../../registry/clients.ts'
+import { getCredential } from '../../registry/credentials.ts'
+import { type Database, openDatabase } from '../../registry/database.ts'
+import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
+import { keyIdPages, publishKey, unpublishedKeyIds } from '../../registry/publishing.ts'
+import {
+  enterStage,
+  getRotation,
+  listRotations,
+  openRotationOf,
+  recordReceipt,
+  setDeadline,
+  takeOverRotation,
+} from '../../registry/rotations.ts'
+import {
+  forgetTold,
+  lastUses,
+  markTold,
+  readEvidence,
+  rotationsToTell,
+  setCompleteThrough,
+  usageOffsets,
+} from '../../registry/usage.ts'
+import { createDatabase } from '../support/servers.ts'
+import { at, collect, DAY, keyOf, monitored, sealer, tokenOf, usageOf } from './world.ts'
+
+const FILL_TIMEOUT_MS = 180_000
+/** A table is big when a provider of a million keys has more than this many rows in it. */
+const BIG = 10_000
+
+/** Two keys for each of 500,000 credentials; a fifth of them have been rotated, and 1,000 are being rotated. */
+const FILL = [
+  [
+    `insert into clients select 'cli_' || lpad(n::text, 16, '0'), 'client ' || n, '[]', now() from generate_series(1, 20000) n`,
+    `insert into credentials
+     select 'crd_' || lpad(n::text, 16, '0'), 'cli_' || lpad((1 + n % 20000)::text, 16, '0'), 'feed ' || n, 'prod', '{read}', 'bearer', now()
+     from generate_series(1, 500000) n`,
+    `insert into rotations (rotation_id, credential_id, client_id, trigger, reason, stage, policy, old_key_id, new_key_id, opened_at, ended_at)
+     select 'rot_' || lpad(n::text, 16, '0'), 'crd_' || lpad(n::text, 16, '0'), 'cli_' || lpad((1 + n % 20000)::text, 16, '0'), 'manual', 'test',
+       case when n <= 1000 then 'monitoring' else 'completed' end, '${JSON.stringify(DEFAULT_POLICY)}',
+       lpad((2 * n)::text, 16, '0'), lpad((2 * n + 1)::text, 16, '0'), now() - n * interval '1 second',
+       case when n > 1000 then now() end
+     from generate_series(1, 100000) n`,
+    `insert into rotation_stages select rotation_id, 1, 'requested', opened_at, 'test' from rotations`,
+    `insert into receipts select rotation_id, new_key_id, 1, 'keyturn.key.introduced', opened_at, '[]', '{}' from rotations`,
+    `insert into audit (seq, at, actor, action, subject, revision, rotation_id, detail, prev_hash, hash)
+     select n, now(), 'test', 'key.introduced', lpad(n::text, 16, '0'), 1, 'rot_' || lpad((n % 100000)::text, 16, '0'), '{}', '', ''
+     from generate_series(1, 300000) n`,
+    `update audit_head set seq = 300000`,
+    `insert into key_usage (key_id, first_accepted_at, last_accepted_at, accepted)
+     select lpad(n::text, 16, '0'), now(), now(), 1 from generate_series(2, 1000001) n`,
+  ],
+  [
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at, published_revision)
+     select lpad(n::text, 16, '0'), 'crd_' || lpad((n / 2)::text, 16, '0'), 1 + n % 2,
+       case when n % 2 = 0 then 'deactivated' else 'active' end, case when n % 2 = 0 then 'retired' else 'current' end,
+       'keyturn.key.introduced', jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256(n::text::bytea), 'base64')), now(), now(), 1
+     from generate_series(2, 1000001) n`,
+    `insert into claims (claim_id, key_id, code_sha256, state, created_at, expires_at, ended_at)
+     select n::text, lpad(n::text, 16, '0'), n::text, 'used', now(), now(), now() from generate_series(2, 200000) n`,
+    `insert into key_sources select lpad((2 + n % 100000)::text, 16, '0'), 'address ' || n, 'agent', 1, now() from generate_series(1, 200000) n`,
+  ],
+]
+
+let db: Database
+let url: string
+beforeAll(async () => {
+  url = await createDatabase()
+  db = openDatabase(url)
+  // In no order that an index likes: built afterwards it takes a third of the time.
+  const [index] = await db.query<{ made: string }>(`select pg_get_indexdef('keys_by_verifier'::regclass) as made`)
+  await db.query('drop index keys_by_verifier')
+  await Promise.all(FILL.map(fill))
+  await fill([index?.made ?? '', 'analyze'])
+}, FILL_TIMEOUT_MS)
+afterAll(() => db.close())
+
+async function fill(statements: readonly string[]): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    await client.query('set session_replication_role = replica; set synchronous_commit = off')
+    for (const statement of statements) await client.query(statement)
+  } finally {
+    await client.end()
+  }
+}
+
+interface PlanNode {
+  readonly 'Node Type': string
+  readonly 'Relation Name'?: string
+  readonly 'Index Name'?: string
+  readonly 'Index Cond'?: string
+  readonly Plans?: readonly PlanNode[]
+}
+
+/** Indexes whose rows are few by their condition, whatever the size of the table. */
+const NARROW = ['rotations_open', 'keys_unpublished', 'claims_open']
+
+/** What in a plan would take as long as the table is big: a scan of all of it, or of a whole index, but for a page of it. */
+function flaws(node: PlanNode, big: ReadonlySet<string>, indexOf: ReadonlyMap<string, string>, page = false): string[] {
+  const { 'Node Type': type, 'Index Name': index } = node
+  const relation = node['Relation Name'] ?? (index === undefined ? undefined : indexOf.get(index))
+  const paged = page || type === 'Limit'
+  const below = (node.Plans ?? []).flatMap((child) => flaws(child, big, indexOf, paged && type !== 'Sort'))
+  if (relation === undefined || !big.has(relation)) return below
+  if (type === 'Seq Scan') return [`Seq Scan of ${relation}`, ...below]
+  const whole = index !== undefined && node['Index Cond'] === undefined && !NARROW.includes(index) && !paged
+  return whole ? [`all of ${index}`, ...below] : below
+}
+
+interface Statement {
+  readonly text: string
+  readonly values: readonly unknown[]
+}
+
+/** The statements that some work sends, each as it is sent. */
+async function sentBy(work: () => Promise<unknown>): Promise<Statement[]> {
+  const sent: Statement[] = []
+  const { query } = pg.Client.prototype
+  pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+    const [text, values] = args
+    if (typeof text === 'string' && /^\s*(select|insert|update|delete|with)\b/i.test(text)) {
+      sent.push({ text, values: Array.isArray(values) ? values : [] })
+    }
+    return Reflect.apply(query, this, args)
+  } as typeof query
+  try {
+    await work()
+  } finally {
+    pg.Client.prototype.query = query
+  }
+  return sent
+}
+
+async function flawsOf({ text, values }: Statement): Promise<string[]> {
+  const tables = await db.query<{ name: string; rows: number; indexes: string[] | null }>(
+    `select c.relname as name, c.reltuples as rows, array_agg(i.indexrelid::regclass::text) as indexes
+     from pg_class c left join pg_index i on i.indrelid = c.oid where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace group by c.oid`,
+  )
+  const big = new Set(tables.filter(({ rows }) => rows > BIG).map(({ name }) => name))
+  const indexOf = new Map(tables.flatMap(({ name, indexes }) => (indexes ?? []).map((index) => [index, name] as const)))
+  const [row] = await db.query<{ 'QUERY PLAN': readonly { readonly Plan: PlanNode }[] }>(`explain (format json) ${text}`, values)
+  const plan = row?.['QUERY PLAN'][0]?.Plan
+  if (plan === undefined) throw new Error('there is no plan')
+  return flaws(plan, big, indexOf)
+}
+
+test('with 1,000,000 keys every statement goes by an index', { timeout: FILL_TIMEOUT_MS }, async () => {
+  const [size] = await db.query<{ n: number }>('select count(*) as n from keys')
+  expect(size?.n).toBe(1_000_000)
+  const key = '0000000000500001' as KeyId
+  const credentialId = 'crd_0000000000250000'
+  const clientId = 'cli_0000000000000042'
+  const rotationId = 'rot_0000000000050000' as RotationId
+  const openId = 'rot_0000000000000500' as RotationId
+
+  const statements = await sentBy(async () => {
+    // A whole rotation and back: everything that writes.
+    const rotation = await monitored(db)
+    const { keyId, newKeyId, by, claimId } = rotation
+    await collect(
+      db,
+      usageOf(keyId, 'accepted', { last: at(1) }, [{ address: 'a', userAgent: 'b', count: 1, lastAt: at(1).toISOString() }]),
+    )
+    await setCompleteThrough(db, at(1), [])
+    await deactivateKey(db, { ...by, keyId, unless: 'used' })
+    const token = await tokenOf(db, claimId)
+    await redeemSuccessor(db, { tokenSha256: tokenSha256(token), at: at(0), from: 'x', sealer })
+    await publishKey(db, keyId, async () => undefined)
+    const receipt = { keyId, event: 'x', revision: 1, publishedAt: at(0).toISOString(), gateways: [], unconfirmed: [] }
+    await recordReceipt(db, { rotationId: by.rotationId, receipt })
+    await setDeadline(db, { ...by, deadline: at(DAY) })
+    await markTold(db, by.rotationId, 'old-key-quiet')
+    await forgetTold(db, by.rotationId)
+    await deactivateKey(db, { ...by, keyId, unless: 'never' })
+    await reinstateKey(db, { ...by, keyId })
+    await retireNewKey(db, by)
+    await takeOverRotation(db, { ...by, trigger: 'emergency' })
+    await compromiseKey(db, { ...by, keyId: newKeyId })
+    await enterStage(db, { ...by, stage: 'rolled-back' })
+    await destroyExpiredClaims(db, at(DAY))
+
+    // Everything that reads.
+    await keyOf(db, key)
+    await getKey(db, key)
+    await getClient(db, clientId)
+    await getCredential(db, credentialId)
+    await keysOfCredential(db, credentialId)
+    await lastUses(db, credentialId)
+    await claimOfKey(db, key)
+    await getRotation(db, rotationId)
+    await openRotationOf(db, credentialId)
+    await readEvidence(db, openId)
+    await rotationsToTell(db)
+    await usageOffsets(db)
+    await unpublishedKeyIds(db, 200)
+    for await (const page of keyIdPages(db, 1_000)) if (page.length > 0) break
+    await db.query('select key_id from keys where key_id > $1 order by key_id limit $2', [key, 1_000])
+    for (const filter of [
+      {},
+      { clientId },
+      { credentialId },
+      { stage: 'monitoring' },
+      { stage: 'completed', clientId },
+    ] as const) {
+      await listRotations(db, { ...filter, limit: 50 })
+      await listRotations(db, { ...filter, limit: 50, before: rotationId })
+    }
+    for (const filter of [{}, { subject: key }, { rotationId }]) {
+      await listAudit(db, { ...filter, limit: 100 })
+      await listAudit(db, { ...filter, after: 150_000, limit: 100 })
+    }
+    await verifyAudit(db)
+    // What the trigger key_audited asks at the end of each change.
+    await db.query('select from audit where subject = $1 and revision = $2 and xact = pg_current_xact_id()', [key, 1])
+  })
+
+  expect(statements.length).toBeGreaterThan(60)
+  const found: Record<string, string[]> = {}
+  for (const statement of statements) {
+    const flawed = await flawsOf(statement)
+    if (flawed.length > 0) found[statement.text.replace(/\s+/g, ' ')] = flawed
+  }
+  expect(found).toEqual({})
+})
+
+test('a statement that has no index to go by would be seen', async () => {
+  expect(await flawsOf({ text: 'select 1 from keys where event = $1', values: ['x'] })).toEqual(['Seq Scan of keys'])
+  expect(await flawsOf({ text: 'select max(created_at) from audit join keys on key_id = subject', values: [] })).not.toEqual([])
+})

@@ -1,0 +1,379 @@
+/**
+ * The whole control plane in one process, on the real servers: registry, worker, collector, and as many gateways as wanted.
+ * With skipped time, everything time-like follows the clock of the time-skipping server.
+ */
+import { randomBytes } from 'node:crypto'
+import {
+  type CredentialId,
+  DEFAULT_POLICY,
+  type Environment,
+  encodeEvent,
+  GATEWAY_REPORT_TYPE,
+  type GatewayId,
+  type GatewayReport,
+  type KeyId,
+  newToken,
+  type RotationId,
+  type RotationOrder,
+  type RotationPolicy,
+  type RotationProgress,
+  type RotationRequest,
+  type RotationUpdate,
+  randomBase62,
+  rotationWorkflowId,
+  type TopicNames,
+  type Trigger,
+  type TriggerAnswer,
+} from '@keyturn/contract'
+import { createGateway, type Gateway } from '@keyturn/gateway'
+import { Client, Connection, WithStartWorkflowOperation, type WorkflowHandle } from '@temporalio/client'
+import { TestWorkflowEnvironment } from '@temporalio/testing'
+import pino, { type Logger } from 'pino'
+import { createKafka, createPublisher } from '../../activities/kafka.ts'
+import { createPropagation, type Propagation } from '../../activities/propagation.ts'
+import type { Config } from '../../infra/config.ts'
+import { claimCode, redeemClaim } from '../../registry/claims.ts'
+import { createClient } from '../../registry/clients.ts'
+import { createCredential } from '../../registry/credentials.ts'
+import { type Database, openDatabase } from '../../registry/database.ts'
+import { getKey, type KeyRow, keysOfCredential } from '../../registry/keys.ts'
+import { getRotation, type Rotation } from '../../registry/rotations.ts'
+import { createSealer, type Sealer } from '../../registry/sealing.ts'
+import { startRotationWorker } from '../../workers/rotation-worker.ts'
+import { startUsageCollector } from '../../workers/usage-collector.ts'
+import type { rotateCredential } from '../../workflows/index.ts'
+
+const DAY_MS = 86_400_000
+
+/** The servers that a house stands on. */
+export interface Servers {
+  readonly postgresUrl: string
+  readonly kafkaBrokers: string[]
+  readonly topics: TopicNames
+  readonly temporalAddress: string
+  /** Program that starts a time-skipping server; needed for skipped time alone. */
+  readonly timeSkippingServer?: string
+  readonly workflowBundle: string
+}
+
+export interface HouseOptions {
+  readonly time: 'real' | 'skipped'
+  readonly gateways?: number
+  /** Without a worker or a collector, tests start their own. */
+  readonly worker?: boolean
+  readonly collector?: boolean
+}
+
+export interface TestCredential {
+  readonly credentialId: CredentialId
+  readonly keyId: KeyId
+  readonly token: string
+}
+
+export interface StartedRotation {
+  readonly rotationId: RotationId
+  readonly handle: WorkflowHandle<typeof rotateCredential>
+}
+
+export class House {
+  readonly gateways: Gateway[] = []
+  readonly sealer: Sealer
+  private offsetMs = 0
+  private readonly closers: (() => Promise<unknown>)[] = []
+
+  readonly config: Config
+  readonly db: Database
+  readonly client: Client
+  readonly propagation: Propagation
+  readonly collector: { sweep(): Promise<void> } | undefined
+  readonly log: Logger
+  private readonly env: TestWorkflowEnvironment | undefined
+
+  private constructor(
+    parts: Pick<House, 'config' | 'db' | 'client' | 'propagation' | 'collector' | 'log'>,
+    env: TestWorkflowEnvironment | undefined,
+  ) {
+    this.config = parts.config
+    this.db = parts.db
+    this.client = parts.client
+    this.propagation = parts.propagation
+    this.collector = parts.collector
+    this.log = parts.log
+    this.env = env
+    this.sealer = createSealer(parts.config.kek)
+  }
+
+  static async open(servers: Servers, options: HouseOptions): Promise<House> {
+    const log = pino({ level: process.env['KEYTURN_TEST_LOG'] ?? 'silent' })
+    const env = options.time === 'skipped' ? await timeSkipping(servers) : undefined
+    const { topics } = servers
+    const config = houseConfig(servers, env?.address ?? servers.temporalAddress)
+    const db = openDatabase(config.postgresUrl)
+    const connection = await Connection.connect({ address: config.temporalAddress })
+    const propagation = await createPropagation({
+      kafka: createKafka(config.kafkaBrokers, 'test', log),
+      topics,
+      db,
+      log,
+      source: '/keyturn/test',
+    })
+    let house: House | undefined
+    const clock = () => new Date(house?.now() ?? Date.now())
+    const collecting =
+      options.collector === false
+        ? undefined
+        : await startUsageCollector(config, log, { sweepMs: options.time === 'real' ? 100 : 0, clock })
+    const client = env?.client ?? new Client({ connection })
+    house = new House({ config, db, client, propagation, collector: collecting?.collector, log }, env)
+    house.closers.push(
+      () => db.close(),
+      () => connection.close(),
+      async () => env?.teardown(),
+      () => propagation.stop(),
+      async () => collecting?.stop(),
+    )
+    if (options.worker !== false) {
+      const worker = await startRotationWorker(config, log)
+      house.closers.push(() => worker.stop())
+    }
+    for (let i = 1; i <= (options.gateways ?? 1); i++) await house.addGateway(`gw-${i}`)
+    return house
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled(this.gateways.map((gateway) => gateway.stop()))
+    for (const close of this.closers.reverse()) await close()
+  }
+
+  /** The time of this house: the workflow's. */
+  now(): number {
+    return Date.now() + this.offsetMs
+  }
+
+  /** Lets time pass: skipped, not slept. */
+  async pass(ms: number): Promise<void> {
+    if (this.env === undefined) throw new Error('time passes by itself here')
+    await this.env.sleep(ms)
+    await this.setClock()
+  }
+
+  /** The server skips time by itself, too, while a test waits for a result. */
+  private async setClock(): Promise<void> {
+    if (this.env !== undefined) this.offsetMs = (await this.env.currentTimeMs()) - Date.now()
+  }
+
+  async addGateway(gatewayId: string, options: { failClosed?: string[]; stalenessMs?: number } = {}): Promise<Gateway> {
+    const gateway = createGateway({
+      kafka: { brokers: this.config.kafkaBrokers, topics: this.config.topics },
+      gatewayId,
+      region: 'test',
+      environments: ['prod'],
+      failClosed: options.failClosed ?? [],
+      stalenessMs: options.stalenessMs ?? 30_000,
+      heartbeatMs: 1_000,
+      usageWindowMs: 200,
+      clock: () => this.now(),
+      log: this.log,
+    })
+    await gateway.start()
+    this.gateways.push(gateway)
+    return gateway
+  }
+
+  /** A gateway that has announced itself and then says nothing more. */
+  async announceSilentGateway(gatewayId: string): Promise<void> {
+    const time = new Date()
+    const data: GatewayReport = {
+      gatewayId: gatewayId as GatewayId,
+      incarnation: 'silent',
+      region: 'test',
+      at: time.toISOString(),
+      positions: {},
+      keys: 0,
+      freshness: 'loading',
+    }
+    const value = encodeEvent({
+      type: GATEWAY_REPORT_TYPE,
+      source: `/keyturn/gateways/${gatewayId}`,
+      subject: gatewayId,
+      time,
+      data,
+    })
+    const publisher = createPublisher(createKafka(this.config.kafkaBrokers, 'test', this.log))
+    await publisher.send(this.config.topics.gateways, [{ key: gatewayId, value }])
+    await publisher.stop()
+  }
+
+  /** A credential whose first key the client has claimed, and every gateway knows. */
+  async credential(scopes: string[] = ['read:prices'], environment: Environment = 'prod'): Promise<TestCredential> {
+    await this.setClock()
+    const at = new Date(this.now())
+    const { clientId } = await createClient(this.db, { name: 'Acme', contacts: [], at, actor: 'test' })
+    const made = await createCredential(this.db, {
+      clientId,
+      name: `feed-${randomBase62(8)}`,
+      environment,
+      scopes,
+      brand: this.config.brand,
+      sealer: this.sealer,
+      claimExpiresAt: new Date(at.getTime() + DAY_MS),
+      at,
+      actor: 'test',
+    })
+    const receipt = await this.propagation.waitForReceipt(await this.propagation.publish(made.keyId), { timeoutMs: 10_000 })
+    if (receipt.unconfirmed.length > 0) throw new Error(`no receipt from ${receipt.unconfirmed.join(', ')}`)
+    return { credentialId: made.credentialId, keyId: made.keyId, token: await this.claim(claimCode(this.sealer, made.claimId)) }
+  }
+
+  async claim(code: string): Promise<string> {
+    const redeemed = await redeemClaim(this.db, { code, at: new Date(this.now()), from: 'test', sealer: this.sealer })
+    if (redeemed.outcome !== 'handed-out') throw new Error(`the claim is ${redeemed.outcome}`)
+    return redeemed.token
+  }
+
+  async trigger(
+    credentialId: CredentialId,
+    policy: Partial<RotationPolicy> = {},
+    trigger: Trigger = 'manual',
+  ): Promise<TriggerAnswer> {
+    const request: RotationRequest = {
+      rotationId: `rot_${randomBase62(16)}` as RotationId,
+      trigger,
+      reason: 'test',
+      actor: 'test',
+      policy: { ...DEFAULT_POLICY, ...policy },
+    }
+    const start = new WithStartWorkflowOperation<typeof rotateCredential>('rotateCredential', {
+      workflowId: rotationWorkflowId(credentialId),
+      taskQueue: this.config.taskQueue,
+      workflowIdConflictPolicy: 'USE_EXISTING',
+      args: [{ credentialId }],
+    })
+    return this.client.workflow.executeUpdateWithStart<typeof rotateCredential, TriggerAnswer, [RotationRequest]>('trigger', {
+      startWorkflowOperation: start,
+      args: [request],
+    })
+  }
+
+  async rotate(
+    credentialId: CredentialId,
+    policy: Partial<RotationPolicy> = {},
+    trigger: Trigger = 'manual',
+  ): Promise<StartedRotation> {
+    const { rotationId } = await this.trigger(credentialId, policy, trigger)
+    return { rotationId, handle: this.client.workflow.getHandle<typeof rotateCredential>(rotationWorkflowId(credentialId)) }
+  }
+
+  order({ handle, rotationId }: StartedRotation, update: RotationUpdate, byMs?: number): Promise<RotationProgress> {
+    const order: RotationOrder = {
+      rotationId,
+      reason: `${update} by test`,
+      actor: 'tester',
+      ...(byMs === undefined ? {} : { byMs }),
+    }
+    return handle.executeUpdate<RotationProgress, [RotationOrder]>(update, { args: [order] })
+  }
+
+  async rotation(rotationId: RotationId): Promise<Rotation> {
+    const rotation = await getRotation(this.db, rotationId)
+    if (rotation === undefined) throw new Error(`there is no rotation ${rotationId}`)
+    return rotation
+  }
+
+  /** Waits until the rotation has come to a stage; it may have gone on from there. */
+  async reached(rotationId: RotationId, stage: Rotation['stage'], withinMs = 20_000): Promise<Rotation> {
+    let seen = ''
+    const look = async (): Promise<Rotation | undefined> => {
+      const rotation = await getRotation(this.db, rotationId)
+      seen = (rotation?.timeline ?? [])
+        .map(({ stage: at, reason }) => (reason === undefined ? at : `${at} (${reason})`))
+        .join(' → ')
+      return rotation?.timeline.some((entry) => entry.stage === stage) === true ? rotation : undefined
+    }
+    return eventually(look, () => `stage ${stage} of ${rotationId}, which has been ${seen}`, withinMs)
+  }
+
+  /** The token of the rotation's new key, claimed by showing the old one's rotation claim. */
+  async claimNewKey(rotationId: RotationId): Promise<string> {
+    const { newKeyId } = await this.rotation(rotationId)
+    if (newKeyId === undefined) throw new Error('there is no new key yet')
+    const [claim] = await this.db.query<{ claim_id: string }>('select claim_id from claims where key_id = $1', [newKeyId])
+    if (claim === undefined) throw new Error('there is no claim')
+    return this.claim(claimCode(this.sealer, claim.claim_id))
+  }
+
+  /** Uses a key at every gateway, and lets the usage arrive where evidence is made of it. */
+  async use(token: string): Promise<void> {
+    for (const gateway of this.gateways)
+      gateway.authenticate({ headers: { authorization: `Bearer ${token}` }, address: '192.0.2.1' })
+    await this.settleUsage()
+  }
+
+  async settleUsage(): Promise<void> {
+    const counted = this.now()
+    await Promise.all(this.gateways.map((gateway) => gateway.flushUsage()))
+    await eventually(async () => {
+      const known = await this.propagation.watch.readToEnd()
+      return [...known.values()].every(({ latest }) => Date.parse(latest.usageThrough ?? '') >= counted)
+    }, 'the usage reports of every gateway')
+    await this.collector?.sweep()
+  }
+
+  keys(credentialId: CredentialId): Promise<KeyRow[]> {
+    return keysOfCredential(this.db, credentialId)
+  }
+
+  async keyState(keyId: KeyId): Promise<string | undefined> {
+    return (await getKey(this.db, keyId))?.state
+  }
+
+  /** How each gateway decides on a token now. */
+  verdicts(token: string): boolean[] {
+    return this.gateways.map((gateway) => gateway.verify(token).outcome === 'accepted')
+  }
+}
+
+/** Polls until something is there; fails with its name when it does not come. */
+export async function eventually<T>(
+  look: () => Promise<T | undefined | false> | T | undefined | false,
+  what: string | (() => string),
+  withinMs = 20_000,
+): Promise<T> {
+  const giveUp = Date.now() + withinMs
+  for (;;) {
+    const found = await look()
+    if (found !== undefined && found !== false) return found
+    if (Date.now() > giveUp) throw new Error(`did not come within ${withinMs} ms: ${typeof what === 'string' ? what : what()}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+export const testToken = (environment: Environment = 'prod'): string =>
+  newToken({ brand: 'kt', environment, keyId: randomBase62(16) as KeyId })
+
+function houseConfig({ postgresUrl, kafkaBrokers, topics, workflowBundle }: Servers, temporalAddress: string): Config {
+  return {
+    postgresUrl,
+    kafkaBrokers,
+    temporalAddress,
+    temporalNamespace: 'default',
+    taskQueue: `keyturn-${randomBase62(8)}`,
+    topics,
+    brand: 'kt',
+    kek: randomBytes(32),
+    operatorToken: randomBase62(32),
+    listen: { host: '127.0.0.1', port: 0 },
+    publicUrl: 'http://127.0.0.1:9',
+    logLevel: 'silent',
+    startupWaitMs: 10_000,
+    collectorIntervalMs: 100,
+    workflowBundle,
+  }
+}
+
+async function timeSkipping({ timeSkippingServer }: Servers): Promise<TestWorkflowEnvironment> {
+  if (timeSkippingServer === undefined) throw new Error('skipped time needs a time-skipping server')
+  return TestWorkflowEnvironment.createTimeSkipping({
+    server: { executable: { type: 'existing-path', path: timeSkippingServer } },
+  })
+}

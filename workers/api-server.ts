@@ -1,0 +1,63 @@
+/** The process that serves the control plane's HTTP API. */
+import type { AddressInfo } from 'node:net'
+import { Client, Connection } from '@temporalio/client'
+import { createAlerts } from '../activities/alerts.ts'
+import { createKafka } from '../activities/kafka.ts'
+import { createPropagation } from '../activities/propagation.ts'
+import { createApi } from '../api/server.ts'
+import type { Config } from '../infra/config.ts'
+import type { Log } from '../infra/log.ts'
+import { openDatabase } from '../registry/database.ts'
+import { migrate } from '../registry/migrate.ts'
+import { createSealer } from '../registry/sealing.ts'
+import { isProgram, type RunningProcess, runProcess } from './process.ts'
+
+export interface RunningApi extends RunningProcess {
+  /** Where it listens: `http://host:port`. */
+  readonly url: string
+}
+
+/** Brings the registry up to date, and serves the API. The servers it needs must be there. */
+export async function startApiServer(config: Config, log: Log, clock: () => Date = () => new Date()): Promise<RunningApi> {
+  await migrate(config.postgresUrl)
+  const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-api', max: 20 })
+  const kafka = createKafka(config.kafkaBrokers, 'keyturn-api', log)
+  const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source: '/keyturn/api' })
+  const alerts = createAlerts(kafka, config.topics, '/keyturn/api')
+  const admin = kafka.admin()
+  await admin.connect()
+  const connection = await Connection.connect({ address: config.temporalAddress })
+  let url = ''
+  const api = await createApi({
+    db,
+    sealer: createSealer(config.kek),
+    temporal: new Client({ connection, namespace: config.temporalNamespace }),
+    propagation,
+    alert: (alert) => alerts.raise(alert),
+    pingKafka: async () => void (await admin.describeCluster()),
+    clock,
+    log,
+    config: {
+      brand: config.brand,
+      operatorToken: config.operatorToken,
+      // With port 0 the address is known only once we listen.
+      publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
+      taskQueue: config.taskQueue,
+    },
+  })
+  await api.listen({ ...config.listen, listenTextResolver: (address) => `listening at ${address}` })
+  const { address, port, family } = api.server.address() as AddressInfo
+  url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+  return {
+    url,
+    async stop() {
+      await api.close()
+      await Promise.allSettled([propagation.stop(), alerts.stop(), admin.disconnect(), connection.close()])
+      await db.close()
+    },
+  }
+}
+
+if (isProgram(import.meta.url)) {
+  await runProcess('api-server', ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'listen'], startApiServer)
+}

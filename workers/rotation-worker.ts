@@ -1,0 +1,93 @@
+/** The process that runs rotations: workflows and activities on the task queue, and the waits for receipts on theirs. */
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { receiptsTaskQueue } from '@keyturn/contract'
+import { NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker'
+import type { Logger } from 'pino'
+import { createAlerts } from '../activities/alerts.ts'
+import { createActivities } from '../activities/index.ts'
+import { createKafka } from '../activities/kafka.ts'
+import { createPropagation } from '../activities/propagation.ts'
+import { startSweeping } from '../activities/sweeping.ts'
+import type { ConfigOf } from '../infra/config.ts'
+import { ensureSearchAttributes } from '../infra/temporal.ts'
+import { ensureTopics } from '../infra/topics.ts'
+import { openDatabase } from '../registry/database.ts'
+import { migrate } from '../registry/migrate.ts'
+import { createSealer } from '../registry/sealing.ts'
+import { isProgram, type RunningProcess, runProcess } from './process.ts'
+
+export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'listen'>
+
+export interface RunningWorker extends RunningProcess {
+  /** Settles when the worker has stopped; rejects when it failed. */
+  readonly stopped: Promise<void>
+}
+
+/** Starts a worker in this process. */
+export async function startRotationWorker(config: RotationWorkerConfig, log: Logger): Promise<RunningWorker> {
+  await migrate(config.postgresUrl)
+  const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-worker' })
+  const kafka = createKafka(config.kafkaBrokers, 'keyturn-worker', log)
+  await ensureTopics(kafka, config.topics)
+  const source = '/keyturn/worker'
+  const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source })
+  const alerts = createAlerts(kafka, config.topics, source)
+  const sealer = createSealer(config.kek)
+  const activities = createActivities({ db, sealer, brand: config.brand, publicUrl: config.publicUrl, propagation, alerts })
+  await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
+  const connection = await NativeConnection.connect({ address: config.temporalAddress })
+  const common = { connection, namespace: config.temporalNamespace, shutdownGraceTime: '10s', shutdownForceTime: '15s' } as const
+
+  const rotations = await Worker.create({
+    ...common,
+    ...workflowCode(config.workflowBundle),
+    taskQueue: config.taskQueue,
+    activities,
+    maxConcurrentActivityTaskExecutions: 500,
+    maxConcurrentActivityTaskPolls: 10,
+    maxConcurrentWorkflowTaskPolls: 10,
+    // After a crash another worker takes a rotation over this fast.
+    stickyQueueScheduleToStartTimeout: '2s',
+  })
+  const receipts = await Worker.create({
+    ...common,
+    taskQueue: receiptsTaskQueue(config.taskQueue),
+    activities: { awaitReceipt: activities.awaitReceipt },
+    maxConcurrentActivityTaskExecutions: 5_000,
+  })
+  const sweeping = startSweeping(db, propagation, log)
+  const workers = [rotations, receipts]
+  const shutDown = () => workers.filter((worker) => worker.getState() === 'RUNNING').map((worker) => worker.shutdown())
+  const run = async (): Promise<void> => {
+    try {
+      await Promise.all(workers.map((worker) => worker.run()))
+    } finally {
+      shutDown()
+      await release()
+    }
+  }
+  const release = async (): Promise<void> => {
+    await sweeping.stop()
+    await Promise.allSettled([propagation.stop(), alerts.stop()])
+    await db.close()
+    await connection.close()
+  }
+  const stopped = run()
+  return {
+    stopped,
+    async stop() {
+      shutDown()
+      await stopped
+    },
+  }
+}
+
+function workflowCode(bundle: string | undefined): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
+  if (bundle !== undefined) return { workflowBundle: { code: readFileSync(bundle, 'utf8') } }
+  return { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }
+}
+
+if (isProgram(import.meta.url)) {
+  await runProcess('rotation-worker', ['postgres', 'kafka', 'temporal', 'kek', 'listen'], startRotationWorker)
+}

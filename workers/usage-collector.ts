@@ -1,0 +1,80 @@
+/** The process that turns usage reports into evidence, and tells rotations what has come true. */
+import { type CredentialId, type EvidenceFact, rotationWorkflowId } from '@keyturn/contract'
+import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client'
+import type { Logger } from 'pino'
+import { watchGateways } from '../activities/gateway-watch.ts'
+import { createKafka } from '../activities/kafka.ts'
+import { type Collector, startCollector } from '../activities/usage.ts'
+import type { ConfigOf } from '../infra/config.ts'
+import { ensureTopics } from '../infra/topics.ts'
+import { openDatabase } from '../registry/database.ts'
+import { migrate } from '../registry/migrate.ts'
+import { isProgram, type RunningProcess, runProcess } from './process.ts'
+
+export type UsageCollectorConfig = ConfigOf<'postgres' | 'kafka' | 'temporal'>
+
+export interface RunningCollector extends RunningProcess {
+  readonly collector: Collector
+}
+
+/** Starts a collector in this process. It sweeps by itself every `sweepMs`; 0 leaves that to the caller. */
+export async function startUsageCollector(
+  config: UsageCollectorConfig,
+  log: Logger,
+  { sweepMs, clock }: { sweepMs: number; clock?: () => Date },
+): Promise<RunningCollector> {
+  await migrate(config.postgresUrl)
+  const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-collector', max: 4 })
+  const kafka = createKafka(config.kafkaBrokers, 'keyturn-collector', log)
+  await ensureTopics(kafka, config.topics)
+  const watch = await watchGateways(kafka, config.topics.gateways, log)
+  const connection = await Connection.connect({ address: config.temporalAddress })
+  const client = new Client({ connection, namespace: config.temporalNamespace })
+  const tell = (credentialId: CredentialId, fact: EvidenceFact): Promise<boolean> => signal(client, credentialId, fact)
+  const collector = await startCollector({
+    kafka,
+    topics: config.topics,
+    db,
+    watch,
+    tell,
+    log,
+    ...(clock === undefined ? {} : { clock }),
+  })
+
+  let sweeping: Promise<void> = Promise.resolve()
+  let stopping = false
+  const loop = async (): Promise<void> => {
+    while (!stopping) {
+      await collector.sweep().catch((error: unknown) => log.warn({ err: error }, 'a sweep failed; the next one tries again'))
+      await new Promise((resolve) => setTimeout(resolve, sweepMs))
+    }
+  }
+  if (sweepMs > 0) sweeping = loop()
+
+  return {
+    collector,
+    async stop() {
+      stopping = true
+      await sweeping
+      await Promise.allSettled([collector.stop(), watch.stop(), connection.close()])
+      await db.close()
+    },
+  }
+}
+
+async function signal(client: Client, credentialId: CredentialId, fact: EvidenceFact): Promise<boolean> {
+  try {
+    await client.workflow.getHandle(rotationWorkflowId(credentialId)).signal('evidence', fact)
+    return true
+  } catch (error) {
+    // It has just ended: there is nobody left to tell.
+    if (error instanceof WorkflowNotFoundError) return false
+    throw error
+  }
+}
+
+if (isProgram(import.meta.url)) {
+  await runProcess('usage-collector', ['postgres', 'kafka', 'temporal'], (config, log) =>
+    startUsageCollector(config, log, { sweepMs: config.collectorIntervalMs }),
+  )
+}

@@ -1,0 +1,2 @@
+/** The Temporal workflows, one file each. Deterministic: they import the contract, and types of the activities. */
+export { rotateCredential } from './rotate-credential.ts'

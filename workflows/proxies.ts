@@ -1,0 +1,50 @@
+/** The activities as the workflow calls them: each group with the time-outs and retries that fit it. Retries never give up where giving up would leave a rotation half done. */
+import { receiptsTaskQueue } from '@keyturn/contract/rotation'
+import { proxyActivities, workflowInfo } from '@temporalio/workflow'
+import type { Activities } from '../activities/index.ts'
+
+/** Short transactions on the registry, each idempotent: tried until PostgreSQL answers. */
+export const records = proxyActivities<
+  Pick<Activities, 'openRotation' | 'enterStage' | 'takeOver' | 'extendOverlap' | 'startMonitoring' | 'readEvidence'>
+>({
+  startToCloseTimeout: '10s',
+  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
+})
+
+/** Changes of keys: as above, in transactions that may wait for a lock. */
+export const keys = proxyActivities<
+  Pick<Activities, 'introduceKey' | 'deprecateKey' | 'deactivateKey' | 'reinstateKey' | 'retireNewKey' | 'compromiseKey'>
+>({
+  startToCloseTimeout: '15s',
+  retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '5s' },
+})
+
+/** Publishing, and the wait for the receipt. The retries are the outbox, so they start fast and never end. */
+export const propagation = proxyActivities<Pick<Activities, 'propagate'>>({
+  startToCloseTimeout: '1 day',
+  heartbeatTimeout: '5s',
+  retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '2s' },
+})
+
+/** Waits for gateways that may stay away for weeks, on a task queue of their own: they must not take the places of the rest. */
+export const receipts = proxyActivities<Pick<Activities, 'awaitReceipt'>>({
+  get taskQueue() {
+    return receiptsTaskQueue(workflowInfo().taskQueue)
+  },
+  startToCloseTimeout: '365 days',
+  heartbeatTimeout: '10s',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s' },
+})
+
+/** Telling the client: the other side may be down for a moment; a failure is raised as an alert and the rotation goes on. */
+export const notifications = proxyActivities<Pick<Activities, 'notifyClient'>>({
+  startToCloseTimeout: '15s',
+  scheduleToCloseTimeout: '5 minutes',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },
+})
+
+/** Alerts are told three times at most: nothing waits for them. */
+export const alerts = proxyActivities<Pick<Activities, 'raiseAlert'>>({
+  startToCloseTimeout: '5s',
+  retry: { initialInterval: '500ms', maximumAttempts: 3 },
+})

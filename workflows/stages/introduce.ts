@@ -1,0 +1,13 @@
+import { keys } from '../proxies.ts'
+import type { KeyOfRotation, Rotation } from '../rotation.ts'
+
+/** Issues the new key and waits until every live gateway accepts it: only then may the client hear of it. */
+export async function introduce(rotation: Rotation): Promise<KeyOfRotation> {
+  const newKey = await keys.introduceKey({ ...rotation.by, claimUntil: Date.now() + rotation.policy.overlapMs })
+  rotation.newKey = newKey
+  rotation.entered('introducing')
+  await rotation.propagated(newKey.keyId)
+  rotation.newKeyEverywhere = true
+  await rotation.holdIfAsked()
+  return newKey
+}

@@ -1,0 +1,75 @@
+import { formatDuration } from '@keyturn/contract/duration'
+import type { Evidence } from '@keyturn/contract/rotation'
+import { records } from '../proxies.ts'
+import type { Rotation, Warrant } from '../rotation.ts'
+
+/** The parts of the overlap window after which a client that does not use its new key is reminded. */
+const REMINDERS = [0.5, 0.75, 0.9] as const
+
+/**
+ * Follows which key is used, until the old one may go: on evidence (undefined), or on somebody's word (a warrant).
+ * The collector says when the evidence has changed; here is no polling.
+ */
+export async function monitor(rotation: Rotation): Promise<Warrant | undefined> {
+  const { policy, facts } = rotation
+  facts.delete('old-key-quiet')
+  const evidence = await records.startMonitoring(rotation.by)
+  rotation.entered('monitoring')
+  if (evidence.newKeyFirstUsedAt !== undefined) facts.add('new-key-used')
+  if (evidence.sufficient && rotation.holdAsked === undefined) return undefined
+
+  for (;;) {
+    const { overlapEndsAt } = rotation
+    await rotation.wait(() => isDue(rotation), nextReminder(rotation) ?? overlapEndsAt)
+
+    if (facts.has('new-key-refused')) rotation.giveUp('the new key is refused')
+    else if (rotation.warrant !== undefined) return rotation.warrant
+    else if (rotation.extension !== undefined) await rotation.carryOutExtension()
+    else if (rotation.holdAsked !== undefined) await rotation.holdIfAsked()
+    else if (facts.has('old-key-quiet')) return undefined
+    else if (Date.now() < overlapEndsAt) await remind(rotation)
+    else {
+      const now = await records.readEvidence({ rotationId: rotation.request.rotationId })
+      if (now.sufficient) return undefined
+      if (policy.onDeadline === 'force')
+        return { reason: 'the overlap window has ended, and the policy says force', actor: 'policy' }
+      if (policy.onDeadline === 'extend' && !rotation.extendedByPolicy) {
+        rotation.extendedByPolicy = true
+        rotation.extend(policy.extendByMs, 'the overlap window has ended, and the policy says extend', 'policy')
+      } else {
+        const released = () => rotation.warrant !== undefined || rotation.extension !== undefined
+        await rotation.hold('deadline', deadlineText(now, policy.quietPeriodMs), released)
+      }
+    }
+  }
+}
+
+const isDue = ({ facts, warrant, extension, holdAsked }: Rotation): boolean =>
+  warrant !== undefined ||
+  extension !== undefined ||
+  holdAsked !== undefined ||
+  facts.has('old-key-quiet') ||
+  facts.has('new-key-refused')
+
+/** When the next reminder is due; nothing once the new key is in use. */
+function nextReminder(rotation: Rotation): number | undefined {
+  const part = REMINDERS[rotation.remindersSent]
+  if (part === undefined || rotation.facts.has('new-key-used')) return undefined
+  const due = rotation.overlapEndsAt - (1 - part) * rotation.policy.overlapMs
+  return due < rotation.overlapEndsAt ? due : undefined
+}
+
+async function remind(rotation: Rotation): Promise<void> {
+  rotation.remindersSent += 1
+  await rotation.tell('reminder')
+}
+
+function deadlineText(evidence: Evidence, quietPeriodMs: number): string {
+  const rule = `the old key has to be unused for ${formatDuration(quietPeriodMs)}`
+  if (evidence.newKeyFirstUsedAt === undefined)
+    return 'the overlap window has ended, and the new key has never been used: extend, approve or roll back'
+  if (evidence.silentGateways.length > 0) {
+    return `the overlap window has ended, and the use of the old key is not known: ${evidence.silentGateways.join(', ')} silent (${rule}): bring it back, extend, approve or roll back`
+  }
+  return `the overlap window has ended, and the old key was used at ${evidence.oldKeyLastUsedAt ?? 'no known time'} (${rule}): extend, approve or roll back`
+}

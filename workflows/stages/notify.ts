@@ -1,0 +1,16 @@
+import { keys } from '../proxies.ts'
+import type { KeyOfRotation, Rotation } from '../rotation.ts'
+
+/** Opens the overlap window: gateways announce the sunset in-band, and the client is told on its channels. */
+export async function notify(rotation: Rotation, newKey: KeyOfRotation): Promise<void> {
+  rotation.deadline ??= Date.now() + rotation.policy.overlapMs
+  await keys.deprecateKey({
+    ...rotation.by,
+    keyId: rotation.oldKey.keyId,
+    sunsetAt: rotation.deadline,
+    successor: newKey.version,
+  })
+  rotation.entered('notifying')
+  await rotation.published(rotation.oldKey.keyId)
+  await rotation.tell('introduced')
+}

@@ -1,0 +1,19 @@
+import { keys } from '../proxies.ts'
+import type { Rotation } from '../rotation.ts'
+
+/** Goes back to the old key. It is accepted again everywhere before the new one is refused anywhere. */
+export async function rollBack(rotation: Rotation): Promise<void> {
+  const { oldKey, newKey, lastTurn } = rotation
+  const reason = lastTurn?.reason ?? 'rolled back'
+  await keys.reinstateKey({ ...rotation.by, keyId: oldKey.keyId, reason })
+  rotation.entered('rolling-back', reason)
+  await rotation.appliedEverywhere(oldKey.keyId)
+  if (newKey !== undefined) {
+    await keys.retireNewKey({ ...rotation.by, reason })
+    rotation.newKeyRetired = true
+    await rotation.appliedEverywhere(newKey.keyId)
+  }
+  await rotation.alert('rolled-back', reason)
+  await rotation.tell('rolled-back')
+  await rotation.enter('rolled-back', reason)
+}
