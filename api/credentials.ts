@@ -1,4 +1,4 @@
-import { EnvironmentSchema, type KeyId, ScopePattern } from '@keyturn/contract'
+import { EnvironmentSchema, type KeyId, Labels, ScopePattern } from '@keyturn/contract'
 import Type from 'typebox'
 import { claimCode } from '../registry/claims.ts'
 import { createCredential, getCredential } from '../registry/credentials.ts'
@@ -46,12 +46,13 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
             uniqueItems: true,
           }),
           kind: Type.Optional(Type.String({ maxLength: 20, description: 'bearer' })),
+          labels: Type.Optional(Labels),
         }),
         response: { 201: Created, ...Problems },
       },
     },
     async (request, reply) => {
-      const { name, environment, scopes, kind = 'bearer' } = request.body
+      const { name, environment, scopes, labels = {}, kind = 'bearer' } = request.body
       if (kind !== 'bearer') {
         throw new ApiError('invalid-request', 'The only kind of credential is bearer.', [
           { path: '/kind', message: 'must be bearer' },
@@ -62,7 +63,8 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       const { actor } = operator(request)
       const { brand } = config
       const clientId = request.params.id
-      const made = await createCredential(db, { clientId, name, environment, scopes, brand, sealer, claimExpiresAt, at, actor })
+      const what = { clientId, name, environment, scopes, labels }
+      const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
       const claim = claimCode(sealer, made.claimId)
       const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
       return reply
@@ -108,6 +110,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
         name: credential.name,
         environment: credential.environment,
         scopes: [...credential.scopes],
+        labels: credential.labels,
         kind: credential.kind,
         createdAt: credential.createdAt.toISOString(),
         ...given('rotationId', rotation?.rotationId),

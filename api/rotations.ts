@@ -38,7 +38,7 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
         security: OPERATOR_SECURITY,
         params: Input({ id: CredentialIdSchema }),
         body: Input({
-          trigger: Type.Enum([...TRIGGERS]),
+          trigger: Type.Enum(['manual', 'emergency']),
           reason: Reason,
           overlap: Type.Optional(Duration('how long old and new key are both accepted')),
           quietPeriod: Type.Optional(Duration('how long the old key must have been unused before it is deactivated')),

@@ -1,8 +1,15 @@
 import { ENVIRONMENTS } from '@keyturn/contract'
-import { Command, Option } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
 import { credentialText } from './rendering.ts'
+
+interface CreateOptions {
+  readonly name: string
+  readonly environment: string
+  readonly scopes: string[]
+  readonly label?: Record<string, string>
+}
 
 interface Created {
   readonly credentialId: string
@@ -10,6 +17,12 @@ interface Created {
   readonly claimUrl: string
   readonly claimExpiresAt: string
   readonly propagated: boolean
+}
+
+const withLabel = (term: string, before: Record<string, string> = {}): Record<string, string> => {
+  const equals = term.indexOf('=')
+  if (equals < 1) throw new InvalidArgumentError('A label looks like team=rates.')
+  return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
 }
 
 const scopesOf = (text: string): string[] => text.split(/[\s,]+/).filter((scope) => scope !== '')
@@ -23,11 +36,12 @@ export function credentialCommands(): Command {
         .requiredOption('--name <name>')
         .addOption(new Option('--environment <environment>').choices(ENVIRONMENTS).makeOptionMandatory())
         .option('--scopes <scopes>', 'with commas between them', scopesOf, [])
+        .option('--label <name=value>', 'for selectors: team=rates; may be given more than once', withLabel)
         .action(
-          withApi(async ({ api, output }, clientId: string, body: { name: string; environment: string; scopes: string[] }) => {
-            const { name, environment, scopes } = body
+          withApi(async ({ api, output }, clientId: string, options: CreateOptions) => {
+            const { name, environment, scopes, label: labels } = options
             const path = `/v1/clients/${encodeURIComponent(clientId)}/credentials`
-            const created = await api.post<Created>(path, { name, environment, scopes })
+            const created = await api.post<Created>(path, { name, environment, scopes, labels })
             output.result(created, () =>
               [
                 `${created.credentialId}  key ${created.keyId}`,

@@ -1,4 +1,4 @@
-import { type ClientId, type CredentialId, type Environment, type KeyId, randomBase62 } from '@keyturn/contract'
+import { type ClientId, type CredentialId, type Environment, type KeyId, type Labels, randomBase62 } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import type { Database } from './database.ts'
 import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
@@ -11,6 +11,7 @@ export interface Credential {
   readonly name: string
   readonly environment: Environment
   readonly scopes: readonly string[]
+  readonly labels: Labels
   readonly kind: 'bearer'
   readonly createdAt: Date
 }
@@ -20,6 +21,7 @@ export interface NewCredential {
   readonly name: string
   readonly environment: Environment
   readonly scopes: readonly string[]
+  readonly labels?: Labels
   readonly brand: string
   readonly sealer: Sealer
   readonly claimExpiresAt: Date
@@ -36,21 +38,21 @@ export async function createCredential(
   input: NewCredential,
 ): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId: string }> {
   const credentialId = `crd_${randomBase62(16)}` as CredentialId
-  const { clientId, name, environment, scopes, at, actor } = input
+  const { clientId, name, environment, scopes, labels = {}, at, actor } = input
   try {
     return await db.tx(async (tx) => {
       const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
       if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
       await tx.query(
-        'insert into credentials (credential_id, client_id, name, environment, scopes, created_at) values ($1, $2, $3, $4, $5, $6)',
-        [credentialId, clientId, name, environment, scopes, at],
+        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, created_at) values ($1, $2, $3, $4, $5, $6, $7)',
+        [credentialId, clientId, name, environment, scopes, labels, at],
       )
       await appendAudit(tx, {
         at,
         actor,
         action: 'credential.created',
         subject: credentialId,
-        detail: { name, environment, scopes },
+        detail: { name, environment, scopes, labels },
       })
       const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current' })
       return { credentialId, keyId: key.keyId, version: 1, revision: 1, claimId: key.claimId }
@@ -70,7 +72,7 @@ export async function createCredential(
 /** Primary key. */
 export async function getCredential(db: Database, credentialId: string): Promise<Credential | undefined> {
   const [row] = await db.query<Credential>(
-    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, kind, created_at as "createdAt"
+    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, labels, kind, created_at as "createdAt"
      from credentials where credential_id = $1`,
     [credentialId],
   )

@@ -17,7 +17,8 @@ export type RotationStage = (typeof ROTATION_STAGES)[number]
 export const TERMINAL_STAGES: readonly RotationStage[] = ['completed', 'rolled-back']
 export const isTerminal = (stage: RotationStage): boolean => TERMINAL_STAGES.includes(stage)
 
-export const TRIGGERS = ['manual', 'emergency'] as const
+/** What starts a rotation. A person starts `manual` and `emergency` ones; policies and leak reports start the others. */
+export const TRIGGERS = ['manual', 'schedule', 'leak', 'emergency'] as const
 export type Trigger = (typeof TRIGGERS)[number]
 
 export const ON_DEADLINE = ['hold', 'extend', 'force'] as const

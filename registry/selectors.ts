@@ -1,0 +1,18 @@
+import { listOf, type Selector } from '@keyturn/contract'
+
+/**
+ * A selector as a condition on the credential `c`; it adds its values to those of the statement. By client: index
+ * credentials_client_id_environment_name_key; by label: credentials_by_label. Otherwise all credentials are looked at.
+ */
+export function selectorSql({ client, environment, scope, labels = {} }: Selector, values: unknown[]): string {
+  const conditions: string[] = []
+  const any = (column: string, list: readonly string[] | undefined): void => {
+    if (list !== undefined) conditions.push(`${column} = any($${values.push(list)})`)
+  }
+  any('c.client_id', listOf<string>(client))
+  any('c.environment', listOf<string>(environment))
+  const scopes = listOf<string>(scope)
+  if (scopes !== undefined) conditions.push(`scopes_touch($${values.push(scopes)}::text[], c.scopes)`)
+  if (Object.keys(labels).length > 0) conditions.push(`c.labels @> $${values.push(JSON.stringify(labels))}::jsonb`)
+  return conditions.length === 0 ? 'true' : conditions.join(' and ')
+}
