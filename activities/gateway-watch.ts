@@ -4,8 +4,9 @@
  */
 import { randomUUID } from 'node:crypto'
 import { decodeGatewayEvent, type GatewayReport } from '@keyturn/contract'
-import type { Admin, Consumer, Kafka } from 'kafkajs'
+import type { Consumer, Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
+import { createTopicEnds, type TopicEnds } from './kafka.ts'
 
 /** How many reports of a gateway are remembered: enough to find the first one past an offset, a moment later. */
 const REMEMBERED_REPORTS = 64
@@ -28,8 +29,7 @@ export async function watchGateways(kafka: Kafka, topic: string, log: Logger): P
   const gateways = new Map<string, { latest: GatewayReport; reports: GatewayReport[] }>()
   const listeners = new Set<() => void>()
   let next = 0n
-  const admin = kafka.admin()
-  await admin.connect()
+  const ends = createTopicEnds(kafka)
   const consumer = await follow(kafka, topic, log, (offset, key, value) => {
     if (key !== undefined) apply(gateways, key, value, log)
     next = BigInt(offset) + 1n
@@ -43,12 +43,12 @@ export async function watchGateways(kafka: Kafka, topic: string, log: Logger): P
   return {
     onChange,
     async readToEnd(signal) {
-      const end = await endOffset(admin, topic)
+      const end = await endOffset(ends, topic)
       await until(() => next >= end, onChange, signal)
       return gateways
     },
     async stop() {
-      await Promise.allSettled([consumer.disconnect(), admin.disconnect()])
+      await Promise.allSettled([consumer.disconnect(), ends.stop()])
     },
   }
 }
@@ -125,8 +125,8 @@ async function follow(
 }
 
 /** The offset that the next report will get. */
-async function endOffset(admin: Admin, topic: string): Promise<bigint> {
-  const [partition, ...more] = await admin.fetchTopicOffsets(topic)
+async function endOffset(ends: TopicEnds, topic: string): Promise<bigint> {
+  const [partition, ...more] = await ends.of(topic)
   if (partition === undefined || more.length > 0) throw new Error(`the topic ${topic} must have exactly one partition`)
   // Nothing between low and high: all there was has been deleted, and there is nothing to read.
   return partition.low === partition.high ? 0n : BigInt(partition.high)

@@ -1,8 +1,10 @@
 /** The control plane's connection to Kafka: small messages at once (no Nagle), the library's words in our log. */
 import { connect as connectPlain, type Socket } from 'node:net'
 import {
+  type Admin,
   Kafka,
   type KafkaConfig,
+  KafkaJSProtocolError,
   type LogEntry,
   logLevel,
   type Message,
@@ -71,3 +73,54 @@ export function createPublisher(kafka: Kafka): Publisher {
     stop: () => drop(producer),
   }
 }
+
+export interface PartitionEnds {
+  readonly partition: number
+  /** The oldest offset that is still there. */
+  readonly low: string
+  /** The offset that the next message will get. */
+  readonly high: string
+}
+
+export interface TopicEnds {
+  /** Where each partition of a topic begins and ends now. Rejects when Kafka does not say within a few attempts. */
+  of(topic: string): Promise<PartitionEnds[]>
+  stop(): Promise<void>
+}
+
+const ENDS_ATTEMPTS = 10
+const ENDS_PAUSE_MS = 200
+
+/** Asks for the ends of topics, each time afresh after a failure: the library keeps asking a broker that leads no more. */
+export function createTopicEnds(kafka: Kafka): TopicEnds {
+  let admin: Promise<Admin> | undefined
+  const connect = async (): Promise<Admin> => {
+    const fresh = kafka.admin()
+    await fresh.connect()
+    return fresh
+  }
+  const drop = async (failed: Promise<Admin> | undefined): Promise<void> => {
+    if (admin === failed) admin = undefined
+    await failed?.then((gone) => gone.disconnect()).catch(() => {})
+  }
+  return {
+    async of(topic) {
+      for (let attempt = 1; ; attempt++) {
+        admin ??= connect()
+        const used = admin
+        try {
+          return await (await used).fetchTopicOffsets(topic)
+        } catch (error) {
+          await drop(used)
+          if (attempt === ENDS_ATTEMPTS || !betweenLeaders(error)) throw error
+          await new Promise((resolve) => setTimeout(resolve, ENDS_PAUSE_MS))
+        }
+      }
+    },
+    stop: () => drop(admin),
+  }
+}
+
+/** Kafka's own word that another broker leads a partition, or none yet; the library takes it for final. */
+const betweenLeaders = (error: unknown): boolean =>
+  error instanceof KafkaJSProtocolError && /LEADER|REPLICA_NOT_AVAILABLE/.test(error.type)

@@ -3,7 +3,7 @@
  * up to when the use of every key is known, and signals a rotation when a fact that matters to it has come true.
  */
 import { type CredentialId, decodeUsageEvent, type EvidenceFact, type TopicNames } from '@keyturn/contract'
-import type { Admin, Consumer, Kafka } from 'kafkajs'
+import type { Consumer, Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import {
@@ -16,6 +16,7 @@ import {
   usageOffsets,
 } from '../registry/usage.ts'
 import type { GatewayWatch } from './gateway-watch.ts'
+import { createTopicEnds, type TopicEnds } from './kafka.ts'
 
 /** All collectors share the partitions of the usage topic. */
 const GROUP = 'keyturn-usage-collector'
@@ -46,9 +47,8 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
   const { kafka, topics, db, watch, log, tell } = options
   const clock = options.clock ?? (() => new Date())
   const counts = { reports: 0, skipped: 0 }
-  const admin = kafka.admin()
-  await admin.connect()
-  await dropForeignOffsets(admin, topics.usage, db, log)
+  const ends = createTopicEnds(kafka)
+  await dropForeignOffsets(ends, topics.usage, db, log)
   const consumer = await consume(kafka, topics, log, async (partition, messages) => {
     const last = messages.at(-1)
     if (last === undefined) return
@@ -71,7 +71,7 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
     const now = clock().getTime()
     const silent = gateways.filter((_, i) => now - (through[i] ?? 0) > SILENT_AFTER_MS).map(({ gatewayId }) => gatewayId)
     // What gateways say they have reported lies in the topic by now; it counts once it has been collected, too.
-    if (!(await collected(admin, topics.usage, db))) {
+    if (!(await collected(ends, topics.usage, db))) {
       log.warn('the usage topic is not collected to its end yet: the evidence stays as it was')
       return
     }
@@ -88,7 +88,7 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
     sweep,
     counts,
     async stop() {
-      await Promise.allSettled([consumer.disconnect(), admin.disconnect()])
+      await Promise.allSettled([consumer.disconnect(), ends.stop()])
     },
   }
 }
@@ -124,8 +124,8 @@ async function consume(
 }
 
 /** Whether everything that lay in the topic a moment ago has been counted; waits a little for it. */
-async function collected(admin: Admin, topic: string, db: Database): Promise<boolean> {
-  const ends = (await admin.fetchTopicOffsets(topic)).filter(({ low, high }) => low !== high)
+async function collected(topics: TopicEnds, topic: string, db: Database): Promise<boolean> {
+  const ends = (await topics.of(topic)).filter(({ low, high }) => low !== high)
   const giveUp = Date.now() + CATCH_UP_MS
   for (;;) {
     const counted = await usageOffsets(db)
@@ -136,9 +136,9 @@ async function collected(admin: Admin, topic: string, db: Database): Promise<boo
 }
 
 /** After the topic was lost and made anew its offsets begin again: what the registry remembers of the old one must not hide the new. */
-async function dropForeignOffsets(admin: Admin, topic: string, db: Database, log: Logger): Promise<void> {
+async function dropForeignOffsets(ends: TopicEnds, topic: string, db: Database, log: Logger): Promise<void> {
   const counted = await usageOffsets(db)
-  for (const { partition, high } of await admin.fetchTopicOffsets(topic)) {
+  for (const { partition, high } of await ends.of(topic)) {
     if (BigInt(counted.get(partition) ?? 0) <= BigInt(high)) continue
     log.error({ partition }, 'the usage topic is another one than was collected before: starting at its beginning')
     await dropUsageOffset(db, partition)

@@ -60,6 +60,11 @@ describe('nobody slips in between', () => {
     const admin = kafka.admin()
     await admin.connect()
     await admin.deleteTopics({ topics: [bench.topics.gateways] })
+    await eventually(
+      'the topic is gone',
+      () => admin.listTopics(),
+      (topics) => !topics.includes(bench.topics.gateways),
+    )
     const { record, token } = issueKey()
     await bench.publish(keyMessage(record))
     const gateway = bench.gateway()

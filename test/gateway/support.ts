@@ -16,6 +16,7 @@ import {
 import { createGateway, createLog, type Gateway, type GatewayOptions, type Log } from '@keyturn/gateway'
 import { Partitioners, type Producer } from 'kafkajs'
 import { inject, onTestFinished } from 'vitest'
+import { createTopicEnds } from '../../activities/kafka.ts'
 import { kafkaClient, uniqueTopics } from '../support/servers.ts'
 
 export const NOW = Date.parse('2026-01-15T12:00:00.000Z')
@@ -143,10 +144,9 @@ export interface ReadMessage {
 /** Everything that is on a topic now. */
 export async function readTopic(topic: string): Promise<ReadMessage[]> {
   const kafka = kafkaClient()
-  const admin = kafka.admin()
-  await admin.connect()
-  const ends = await admin.fetchTopicOffsets(topic)
-  await admin.disconnect()
+  const topicEnds = createTopicEnds(kafka)
+  const ends = await topicEnds.of(topic)
+  await topicEnds.stop()
   const open = new Map(ends.filter((e) => Number(e.high) > Number(e.low)).map((e) => [e.partition, Number(e.high)]))
   if (open.size === 0) return []
   const read: ReadMessage[] = []
