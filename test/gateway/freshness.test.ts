@@ -45,7 +45,7 @@ describe('G3: a gateway that does not hear from Kafka', () => {
       const trade = issueKey({ scopes: ['trade:write'] })
       await bench.publish(keyMessage(orders.record), keyMessage(trade.record))
       const gateway = bench.gateway({
-        kafka: { brokers: [kafka.broker], topics: bench.topics },
+        kafka: { brokers: [kafka.address], topics: bench.topics },
         clock: clock.read,
         failClosed: ['trade:*'],
         stalenessMs: 1_200,
@@ -107,7 +107,7 @@ describe('G3: a gateway that does not hear from Kafka', () => {
     kafka.cut()
     const { record, token } = issueKey()
     await bench.publish(keyMessage(record))
-    const gateway = bench.gateway({ kafka: { brokers: [kafka.broker], topics: bench.topics } })
+    const gateway = bench.gateway({ kafka: { brokers: [kafka.address], topics: bench.topics } })
     const started = gateway.start()
     await eventually('it tries', bench.logged, (logged) => logged.includes('could not be sent'))
     const answer = gateway.authenticate(bearer(token))

@@ -42,7 +42,7 @@ describe('nobody slips in between', () => {
   test('whoever finds no announcement on the topic publishes before the ends are asked for: the gateway has the event before it serves', async () => {
     const bench = await openBench()
     const kafka = await forwardKafka()
-    const gateway = bench.gateway({ kafka: { brokers: [kafka.broker], topics: bench.topics } })
+    const gateway = bench.gateway({ kafka: { brokers: [kafka.address], topics: bench.topics } })
     kafka.cut()
     const started = gateway.start()
     const { record, token } = issueKey()

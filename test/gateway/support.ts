@@ -1,5 +1,4 @@
 /** Keys, events, a gateway on topics of its own, and a Kafka that can be taken away. */
-import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type ClientId,
@@ -17,6 +16,7 @@ import { createGateway, createLog, type Gateway, type GatewayOptions, type Log }
 import { Partitioners, type Producer } from 'kafkajs'
 import { inject, onTestFinished } from 'vitest'
 import { createTopicEnds } from '../../activities/kafka.ts'
+import { type Forwarder, forwardKafka as startKafkaForwarder } from '../support/forwarder.ts'
 import { kafkaClient, uniqueTopics } from '../support/servers.ts'
 
 export const NOW = Date.parse('2026-01-15T12:00:00.000Z')
@@ -171,87 +171,11 @@ export async function readTopic(topic: string): Promise<ReadMessage[]> {
   return read
 }
 
-export interface Forwarder {
-  readonly broker: string
-  /** Breaks every connection and refuses new ones. */
-  cut(): void
-  /** Keeps connections open and lets nothing through: a network that swallows packets. */
-  swallow(): void
-  /** Lets requests through and swallows the answers: the broker does what it is told, and nobody hears of it. */
-  mute(): void
-  restore(): void
-}
-
-/**
- * A TCP forwarder before the broker. In the broker's answers it puts its own port where the broker says its own, so that a
- * client never goes around it.
- */
+/** A Kafka for one test that can be taken away. */
 export async function forwardKafka(): Promise<Forwarder> {
-  const admin = kafkaClient().admin()
-  await admin.connect()
-  const [broker] = (await admin.describeCluster()).brokers
-  await admin.disconnect()
-  if (broker === undefined) throw new Error('no broker')
-  const sockets = new Set<Socket>()
-  let state: 'open' | 'cut' | 'swallow' | 'mute' = 'open'
-  let own: Buffer = Buffer.alloc(0)
-  const address = (port: number): Buffer => {
-    const bytes = Buffer.alloc(broker.host.length + 4)
-    bytes.write(broker.host, 'latin1')
-    bytes.writeInt32BE(port, broker.host.length)
-    return bytes
-  }
-  const advertised = address(broker.port)
-  const server = createServer((inside) => {
-    if (state === 'cut') return void inside.destroy()
-    const outside = connect(broker.port, broker.host)
-    outside.setNoDelay(true)
-    inside.setNoDelay(true)
-    for (const [socket, other] of [
-      [inside, outside],
-      [outside, inside],
-    ] as const) {
-      sockets.add(socket)
-      socket.on('error', () => undefined)
-      socket.on('close', () => {
-        sockets.delete(socket)
-        other.destroy()
-      })
-    }
-    inside.on('data', (data) => void (state !== 'swallow' && outside.write(data)))
-    outside.on('data', (data) => {
-      if (state !== 'open') return
-      for (let at = data.indexOf(advertised); at >= 0; at = data.indexOf(advertised, at + 1)) own.copy(data, at)
-      inside.write(data)
-    })
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const bound = server.address()
-  if (bound === null || typeof bound === 'string') throw new Error('not a TCP address')
-  own = address(bound.port)
-  const cut = (): void => {
-    state = 'cut'
-    for (const socket of sockets) socket.destroy()
-  }
-  onTestFinished(() => {
-    cut()
-    server.close()
-  })
-  return {
-    broker: `${broker.host}:${bound.port}`,
-    cut,
-    swallow: () => {
-      state = 'swallow'
-    },
-    mute: () => {
-      state = 'mute'
-    },
-    restore: () => {
-      // What was swallowed is missing from the old connections.
-      for (const socket of sockets) socket.destroy()
-      state = 'open'
-    },
-  }
+  const forwarder = await startKafkaForwarder()
+  onTestFinished(forwarder.close)
+  return forwarder
 }
 
 /** A clock that the test sets. */
