@@ -1,8 +1,11 @@
 /** Makes Keyturn's topics on a cluster, with the contract's settings. */
 import { TOPIC_SETTINGS, type TopicName, type TopicNames } from '@keyturn/contract'
-import type { Kafka } from 'kafkajs'
+import { type Admin, type Kafka, KafkaJSProtocolError } from 'kafkajs'
 
 const MOST_REPLICAS = 3
+/** How long topics may take until every broker knows them and each partition has a leader. */
+const READY_WITHIN_MS = 30_000
+const LOOK_AGAIN_MS = 100
 
 /**
  * Makes the topics that are missing and waits until each has its leaders; those that exist stay as they are. Several processes
@@ -19,7 +22,8 @@ export async function ensureTopics(kafka: Kafka, topics: TopicNames): Promise<vo
     const replicationFactor = Math.min(MOST_REPLICAS, brokers.length)
     const durable = replicationFactor === MOST_REPLICAS ? { 'min.insync.replicas': '2' } : {}
     await admin.createTopics({
-      waitForLeaders: true,
+      // The library's own wait gives up when a busy broker says for a moment that it does not know the topic.
+      waitForLeaders: false,
       topics: missing.map((name) => {
         const { partitions, config } = TOPIC_SETTINGS[name]
         return {
@@ -30,7 +34,22 @@ export async function ensureTopics(kafka: Kafka, topics: TopicNames): Promise<vo
         }
       }),
     })
+    await waitForLeaders(admin, Object.values(topics))
   } finally {
     await admin.disconnect()
+  }
+}
+
+async function waitForLeaders(admin: Admin, topics: readonly string[]): Promise<void> {
+  const giveUp = Date.now() + READY_WITHIN_MS
+  for (;;) {
+    try {
+      const known = (await admin.fetchTopicMetadata({ topics: [...topics] })).topics
+      if (known.every(({ partitions }) => partitions.length > 0 && partitions.every(({ leader }) => leader >= 0))) return
+    } catch (error) {
+      if (!(error instanceof KafkaJSProtocolError) || Date.now() > giveUp) throw error
+    }
+    if (Date.now() > giveUp) throw new Error(`Kafka has made the topics, and names no leader for them: ${topics.join(', ')}`)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
   }
 }
