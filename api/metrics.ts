@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import Type from 'typebox'
 import type { Api } from './routes.ts'
 
 /** /metrics, and the duration of every request by route. Labels hold route patterns, never paths: a path may hold a claim. */
@@ -19,7 +20,16 @@ export function metricsRoutes(api: Api): void {
       reply.elapsedTime / 1000,
     )
   })
-  api.get('/metrics', { schema: { hide: true } }, async (_request, reply) =>
-    reply.type(registry.contentType).send(await registry.metrics()),
+  api.get(
+    '/metrics',
+    {
+      schema: {
+        operationId: 'metrics',
+        summary: 'What Prometheus scrapes',
+        security: [],
+        response: { 200: { description: 'the metrics', content: { 'text/plain': { schema: Type.String() } } } },
+      },
+    },
+    async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()),
   )
 }

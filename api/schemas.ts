@@ -11,6 +11,8 @@ import {
   Labels,
   ON_DEADLINE,
   PROBLEM_MEDIA_TYPE,
+  PROBLEMS,
+  type ProblemCode,
   ROTATION_ID_PATTERN,
   ROTATION_STAGES,
   type RotationId,
@@ -55,7 +57,7 @@ export const ProblemSchema = Type.Object({
   type: Type.String(),
   title: Type.String(),
   status: Type.Integer(),
-  code: Type.String({ description: 'stable; programs decide by it' }),
+  code: Type.Enum(Object.keys(PROBLEMS) as ProblemCode[], { description: 'stable; programs decide by it' }),
   detail: Type.Optional(Type.String({ description: 'for a person' })),
   errors: Type.Optional(
     Type.Array(Type.Object({ path: Type.String({ description: 'JSON Pointer (RFC 6901)' }), message: Type.String() })),
