@@ -23,7 +23,7 @@ import {
 import { triggerRotation } from './temporal.ts'
 
 /** How long an answer waits for the rotation to be on record, so that whoever has its id can read it. */
-const ON_RECORD_WAIT_MS = 3_000
+const ON_RECORD_WAIT_MS = 10_000
 const PAGE = 50
 
 export function rotationRoutes(api: Api, deps: ApiDeps): void {

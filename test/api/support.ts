@@ -1,0 +1,102 @@
+/** The API's bodies as the tests read them, and the steps that most of them begin with. */
+import type { CredentialId, KeyId, Receipt, RotationId, RotationStage, TimelineEntry } from '@keyturn/contract'
+import { afterAll, beforeAll } from 'vitest'
+import { type ApiClient, type ServedApi, type ServeOptions, serveApi } from '../support/api.ts'
+import { eventually, type House, type HouseOptions } from '../support/house.ts'
+import { openHouse } from '../support/open-house.ts'
+
+export interface CreatedBody {
+  readonly credentialId: CredentialId
+  readonly keyId: KeyId
+  readonly version: number
+  readonly claim: string
+  readonly claimUrl: string
+  readonly propagated: boolean
+}
+export interface HandedOutBody {
+  readonly token: string
+  readonly keyId: KeyId
+  readonly sunsetAt?: string
+}
+export interface CredentialBody {
+  readonly rotationId?: RotationId
+  readonly keys: readonly { readonly version: number; readonly state: string; readonly standing: string }[]
+  readonly stragglers: readonly { readonly address: string; readonly count: number }[]
+}
+export interface TriggeredBody {
+  readonly rotationId: RotationId
+  readonly trigger: string
+  readonly joined: boolean
+}
+export interface RotationBody {
+  readonly rotationId: RotationId
+  readonly credentialId: CredentialId
+  readonly clientId: string
+  readonly trigger: string
+  readonly stage: RotationStage
+  readonly newKeyId: KeyId
+  readonly timeline: readonly TimelineEntry[]
+  readonly evidence: object
+  readonly receipts: readonly Receipt[]
+}
+
+/** A rotation that ends as soon as its new key is used, and not by itself. */
+export const QUICK = { trigger: 'manual', reason: 'yearly', overlap: '10m', quietPeriod: '0s', regretWindow: '0s' }
+
+/** A house and its API for all tests of a file. */
+export function apiHouse(options: Partial<HouseOptions>, serve: (house: House) => Promise<ServeOptions> = async () => ({})) {
+  let opened: { house: House; api: ServedApi } | undefined
+  const ready = () => {
+    if (opened === undefined) throw new Error('the house is not open yet')
+    return opened
+  }
+  beforeAll(async () => {
+    const house = await openHouse({ time: 'real', gateways: 1, ...options })
+    opened = { house, api: await serveApi(house, await serve(house)) }
+  })
+  afterAll(async () => {
+    await opened?.api.stop()
+    await opened?.house.close()
+  })
+  return {
+    get house(): House {
+      return ready().house
+    },
+    get client(): ApiClient {
+      return ready().api.client
+    },
+  }
+}
+
+export async function newClient(api: ApiClient, name = 'Acme'): Promise<string> {
+  return (await api.post<{ clientId: string }>('/v1/clients', { name })).body.clientId
+}
+
+/** A credential over HTTP, its claim not redeemed yet. */
+export async function newCredential(api: ApiClient, clientId?: string, name = 'feed'): Promise<CreatedBody> {
+  const input = { name, environment: 'prod', scopes: ['read:prices'] }
+  return (await api.post<CreatedBody>(`/v1/clients/${clientId ?? (await newClient(api))}/credentials`, input)).body
+}
+
+/** What a client does with a claim: no operator token, no body. */
+export const redeem = (api: ApiClient, claim: string) =>
+  api.post<HandedOutBody>(`/v1/claims/${claim}`, undefined, { token: 'none' })
+
+export async function claimedCredential(api: ApiClient): Promise<CreatedBody & { readonly token: string }> {
+  const created = await newCredential(api)
+  return { ...created, token: (await redeem(api, created.claim)).body.token }
+}
+
+export const trigger = (api: ApiClient, credentialId: string, body: object = {}) =>
+  api.post<TriggeredBody>(`/v1/credentials/${credentialId}/rotations`, { ...QUICK, ...body })
+
+/** Waits until a rotation has come to a stage; it may have gone on from there. */
+export const reached = (api: ApiClient, rotationId: string, stage: RotationStage): Promise<RotationBody> =>
+  eventually(
+    async () => {
+      const { status, body } = await api.get<RotationBody>(`/v1/rotations/${rotationId}`)
+      return status === 200 && body.timeline.some((entry) => entry.stage === stage) && body
+    },
+    `stage ${stage} of ${rotationId}`,
+    60_000,
+  )
