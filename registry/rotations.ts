@@ -2,7 +2,6 @@ import type {
   ClientId,
   CredentialId,
   Environment,
-  GatewayReceipt,
   HeldFor,
   KeyId,
   Receipt,
@@ -60,7 +59,9 @@ export interface SqlRotation {
   ended_at: Date | null
 }
 
-type SqlSummary = SqlRotation & { readonly environment: Environment }
+interface SqlSummary extends SqlRotation {
+  readonly environment: Environment
+}
 
 /** The statement that reads rotations; what is asked for comes after it. */
 const SELECT_ROTATIONS = 'select r.*, c.environment from rotations r join credentials c on c.credential_id = r.credential_id'
@@ -286,38 +287,34 @@ export async function recordReceipt(
   })
 }
 
+interface SqlWhole extends SqlSummary {
+  timeline: { stage: RotationStage; at: string; reason: string | null }[]
+  receipts: Receipt[]
+}
+
+/** One statement, so that all of it is of one moment: a timeline that ends with another stage than the rotation's would confuse. */
+const SELECT_WHOLE = `
+select w.*,
+  (select coalesce(jsonb_agg(jsonb_build_object('stage', s.stage, 'at', s.at, 'reason', s.reason) order by s.seq), '[]')
+   from rotation_stages s where s.rotation_id = w.rotation_id) as timeline,
+  (select coalesce(jsonb_agg(jsonb_build_object('keyId', p.key_id, 'event', p.event, 'revision', p.revision,
+     'publishedAt', p.published_at, 'gateways', p.gateways, 'unconfirmed', p.unconfirmed) order by p.published_at, p.revision), '[]')
+   from receipts p where p.rotation_id = w.rotation_id) as receipts
+from (${SELECT_ROTATIONS} where r.rotation_id = $1) w`
+
 /** A rotation with its timeline and receipts. Primary keys throughout. */
 export async function getRotation(db: Database, rotationId: string): Promise<Rotation | undefined> {
-  const [row] = await db.query<SqlSummary>(`${SELECT_ROTATIONS} where r.rotation_id = $1`, [rotationId])
+  const [row] = await db.query<SqlWhole>(SELECT_WHOLE, [rotationId])
   if (row === undefined) return undefined
-  const stages = await db.query<{ stage: RotationStage; at: Date; reason: string | null }>(
-    'select stage, at, reason from rotation_stages where rotation_id = $1 order by seq',
-    [rotationId],
-  )
-  const receipts = await db.query<{
-    key_id: KeyId
-    revision: number
-    event: string
-    published_at: Date
-    gateways: GatewayReceipt[]
-    unconfirmed: string[]
-  }>(
-    'select key_id, revision, event, published_at, gateways, unconfirmed from receipts where rotation_id = $1 order by published_at, revision',
-    [rotationId],
-  )
   return {
     ...toSummary(row),
-    timeline: stages.map(({ stage, at, reason }) => ({ stage, at: at.toISOString(), ...(reason === null ? {} : { reason }) })),
-    receipts: receipts.map((receipt) => ({
-      keyId: receipt.key_id,
-      event: receipt.event,
-      revision: receipt.revision,
-      publishedAt: receipt.published_at.toISOString(),
-      gateways: receipt.gateways,
-      unconfirmed: receipt.unconfirmed,
-    })),
+    timeline: row.timeline.map(({ stage, at, reason }) => ({ stage, at: iso(at), ...(reason === null ? {} : { reason }) })),
+    receipts: row.receipts.map((receipt) => ({ ...receipt, publishedAt: iso(receipt.publishedAt) })),
   }
 }
+
+/** JSON of PostgreSQL has times with an offset. */
+const iso = (text: string): string => new Date(text).toISOString()
 
 /** Latest first, after the rotation `before`. By client: index rotations_by_client; by credential: rotations_by_credential; by stage: rotations_by_stage; all: rotations_by_time. */
 export async function listRotations(

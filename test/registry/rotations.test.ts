@@ -93,6 +93,27 @@ test('the timeline tells each stage once, with its reason; what a hold is for go
   ])
 })
 
+test('a rotation that is read while it changes is of one moment: its stage is the last of its timeline', async () => {
+  const rotationId = await open(db, await makeCredential(db))
+  await introduce(db, rotationId)
+  let changing = true
+  const changes = (async () => {
+    const by = { rotationId, actor: 'test', at: at(1) }
+    for (let i = 0; i < 50; i++) {
+      await enterStage(db, { ...by, stage: 'held', heldFor: 'operator' })
+      await enterStage(db, { ...by, stage: 'introducing' })
+    }
+    changing = false
+  })()
+  const torn: unknown[] = []
+  while (changing) {
+    const rotation = await getRotation(db, rotationId)
+    if (rotation?.stage !== rotation?.timeline.at(-1)?.stage) torn.push([rotation?.stage, rotation?.timeline.at(-1)?.stage])
+  }
+  await changes
+  expect(torn).toEqual([])
+})
+
 test('a deadline is moved, and a rotation taken over, once and with an audit entry', async () => {
   const rotationId = await open(db, await makeCredential(db))
   const by = { rotationId, at: at(1), actor: 'tester', reason: 'because' }
