@@ -16,7 +16,8 @@ export interface RotationFeed {
 /** Connects when somebody follows a rotation for the first time, and again whenever the connection is lost. */
 export function createRotationFeed(db: Database, log: Log): RotationFeed {
   const followers = new Map<string, Set<() => void>>()
-  let connection: PoolClient | 'connecting' | undefined
+  /** Ends the connection that there is, or that is being made. */
+  let drop: ((error: unknown) => void) | undefined
   let timer: NodeJS.Timeout | undefined
   let stopped = false
 
@@ -26,32 +27,33 @@ export function createRotationFeed(db: Database, log: Log): RotationFeed {
     for (const changed of told) changed()
   }
 
-  function lost(client: PoolClient | undefined, error: unknown): void {
-    if (client !== undefined && connection !== client && connection !== 'connecting') return
-    connection = undefined
-    client?.release(true)
-    if (stopped) return
-    log.warn({ err: error }, 'the connection that listens for rotations is lost; connecting again')
-    timer = setTimeout(connect, RECONNECT_MS)
-  }
-
   function connect(): void {
-    if (stopped || connection !== undefined) return
-    connection = 'connecting'
+    if (stopped || drop !== undefined) return
     let client: PoolClient | undefined
+    let over = false
+    // A connection that is lost says so more than once: by an error, by its end, by the statement under way.
+    const lost = (error: unknown): void => {
+      if (over) return
+      over = true
+      drop = undefined
+      client?.release(true)
+      if (stopped) return
+      log.warn({ err: error }, 'the connection that listens for rotations is lost; connecting again')
+      timer = setTimeout(connect, RECONNECT_MS)
+    }
+    drop = lost
     db.pool
       .connect()
       .then(async (taken) => {
+        if (over) return taken.release(true)
         client = taken
-        taken.on('error', (error: Error) => lost(taken, error))
-        taken.on('end', () => lost(taken, new Error('the connection has ended')))
+        taken.on('error', lost)
+        taken.on('end', () => lost(new Error('the connection has ended')))
         taken.on('notification', ({ payload }: Notification) => tell(payload ?? ''))
         await taken.query(`LISTEN ${CHANNEL}`)
-        if (stopped) return taken.release(true)
-        connection = taken
         tell(undefined)
       })
-      .catch((error: unknown) => lost(client, error))
+      .catch(lost)
   }
 
   return {
@@ -68,7 +70,7 @@ export function createRotationFeed(db: Database, log: Log): RotationFeed {
       stopped = true
       clearTimeout(timer)
       followers.clear()
-      if (connection !== undefined && connection !== 'connecting') connection.release(true)
+      drop?.(undefined)
     },
   }
 }
