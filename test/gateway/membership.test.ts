@@ -2,7 +2,8 @@ import type { TopicNames } from '@keyturn/contract'
 import { decodeGatewayEvent, type GatewayReport, tokenSha256 } from '@keyturn/contract'
 import { describe, expect, test } from 'vitest'
 import { kafkaClient } from '../support/servers.ts'
-import { eventually, forwardKafka, issueKey, keyMessage, openBench, readTopic } from './support.ts'
+import { readTopic } from '../support/topics.ts'
+import { eventually, forwardKafka, issueKey, keyMessage, openBench } from './support.ts'
 
 async function reports(topics: TopicNames): Promise<(GatewayReport | 'tombstone')[]> {
   const messages = await readTopic(topics.gateways)

@@ -4,7 +4,8 @@ import { createServer } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { decodeUsageEvent } from '@keyturn/contract'
 import { expect, inject, onTestFinished, test } from 'vitest'
-import { eventually, issueKey, keyMessage, openBench, readTopic } from './support.ts'
+import { readTopic } from '../support/topics.ts'
+import { eventually, issueKey, keyMessage, openBench } from './support.ts'
 
 const MAIN = fileURLToPath(new URL('../../gateway/src/main.ts', import.meta.url))
 

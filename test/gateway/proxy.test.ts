@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { decodeUsageEvent, parseRotationNotice } from '@keyturn/contract'
 import { createProxy, type Gateway, startServer } from '@keyturn/gateway'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type Bench, eventually, type IssuedKey, issueKey, keyMessage, openBench, readTopic } from './support.ts'
+import { readTopic } from '../support/topics.ts'
+import { type Bench, eventually, type IssuedKey, issueKey, keyMessage, openBench } from './support.ts'
 
 async function listening(listener: RequestListener): Promise<{ server: Server; url: URL }> {
   const server = createServer(listener)

@@ -15,7 +15,6 @@ import {
 import { createGateway, createLog, type Gateway, type GatewayOptions, type Log } from '@keyturn/gateway'
 import { Partitioners, type Producer } from 'kafkajs'
 import { inject, onTestFinished } from 'vitest'
-import { createTopicEnds } from '../../activities/kafka.ts'
 import { type Forwarder, forwardKafka as startKafkaForwarder } from '../support/forwarder.ts'
 import { kafkaClient, uniqueTopics } from '../support/servers.ts'
 
@@ -132,43 +131,6 @@ export async function eventually<T>(
       throw new Error(`not within ${withinMs} ms: ${what}; the last answer was ${JSON.stringify(value)}`)
     await sleep(10)
   }
-}
-
-export interface ReadMessage {
-  readonly partition: number
-  readonly offset: number
-  readonly key: string
-  readonly value: string | undefined
-}
-
-/** Everything that is on a topic now. */
-export async function readTopic(topic: string): Promise<ReadMessage[]> {
-  const kafka = kafkaClient()
-  const topicEnds = createTopicEnds(kafka)
-  const ends = await topicEnds.of(topic)
-  await topicEnds.stop()
-  const open = new Map(ends.filter((e) => Number(e.high) > Number(e.low)).map((e) => [e.partition, Number(e.high)]))
-  if (open.size === 0) return []
-  const read: ReadMessage[] = []
-  const consumer = kafka.consumer({ groupId: `test-${randomBase62(12)}`, maxWaitTimeInMs: 100 })
-  await consumer.connect()
-  await consumer.subscribe({ topic, fromBeginning: true })
-  await new Promise<void>((resolve, reject) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
-    consumer
-      .run({
-        autoCommit: false,
-        eachMessage: async ({ partition, message }) => {
-          const offset = Number(message.offset)
-          read.push({ partition, offset, key: String(message.key), value: message.value?.toString() })
-          if (offset + 1 >= (open.get(partition) ?? 0)) open.delete(partition)
-          if (open.size === 0) resolve()
-        },
-      })
-      .catch(reject)
-  })
-  await consumer.disconnect()
-  return read
 }
 
 /** A Kafka for one test that can be taken away. */

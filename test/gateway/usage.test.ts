@@ -1,7 +1,8 @@
 import { decodeUsageEvent, type TopicNames, type UsageEvent, type UsageOutcome } from '@keyturn/contract'
 import { describe, expect, test } from 'vitest'
 import { UsageWindow } from '../../gateway/src/usage-window.ts'
-import { bearer, eventually, forwardKafka, issueKey, keyMessage, NOW, openBench, readTopic, TestClock } from './support.ts'
+import { readTopic } from '../support/topics.ts'
+import { bearer, eventually, forwardKafka, issueKey, keyMessage, NOW, openBench, TestClock } from './support.ts'
 
 async function usageEvents(topics: TopicNames): Promise<UsageEvent[]> {
   return (await readTopic(topics.usage)).map(({ key, value }) => {

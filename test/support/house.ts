@@ -295,11 +295,16 @@ export class House {
 
   /** The token of the rotation's new key, claimed by showing the old one's rotation claim. */
   async claimNewKey(rotationId: RotationId): Promise<string> {
+    return this.claim(await this.claimCodeOf(rotationId))
+  }
+
+  /** The code that the client is sent. */
+  async claimCodeOf(rotationId: RotationId): Promise<string> {
     const { newKeyId } = await this.rotation(rotationId)
     if (newKeyId === undefined) throw new Error('there is no new key yet')
     const [claim] = await this.db.query<{ claim_id: string }>('select claim_id from claims where key_id = $1', [newKeyId])
     if (claim === undefined) throw new Error('there is no claim')
-    return this.claim(claimCode(this.sealer, claim.claim_id))
+    return claimCode(this.sealer, claim.claim_id)
   }
 
   /** Uses a key at every gateway, and lets the usage arrive where evidence is made of it. */
