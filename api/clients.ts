@@ -13,6 +13,17 @@ const toBody = (client: RegisteredClient) => ({
   createdAt: client.createdAt.toISOString(),
 })
 
+/** A pattern can not tell whether an address is one. User and password in it would be stored as plain text, and are not sent. */
+function refuseUnusable(urls: readonly string[]): void {
+  const errors = urls.flatMap((url, i) => {
+    const path = `/contacts/${i}/url`
+    if (!URL.canParse(url)) return [{ path, message: 'is not a URL' }]
+    const { username, password } = new URL(url)
+    return username + password === '' ? [] : [{ path, message: 'must not hold a user or a password' }]
+  })
+  if (errors.length > 0) throw new ApiError('invalid-request', 'Give an address that can be called.', errors)
+}
+
 export function clientRoutes(api: Api, { db, clock }: ApiDeps): void {
   api.post(
     '/v1/clients',
@@ -27,6 +38,7 @@ export function clientRoutes(api: Api, { db, clock }: ApiDeps): void {
     },
     async (request, reply) => {
       const { name, contacts = [] } = request.body
+      refuseUnusable(contacts.map(({ url }) => url))
       const client = await createClient(db, { name, contacts, at: clock(), actor: operator(request).actor })
       return reply.code(201).header('location', `/v1/clients/${client.clientId}`).send(toBody(client))
     },

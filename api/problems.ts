@@ -1,6 +1,6 @@
 /** Every error leaves the API as an RFC 9457 problem document with a code from the contract's list. */
 import { PROBLEM_MEDIA_TYPE, type ProblemCode, type ProblemDocument, problem } from '@keyturn/contract'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import { RegistryError } from '../registry/errors.ts'
 import { unavailableServer } from './dependencies.ts'
 
@@ -44,6 +44,7 @@ const FASTIFY_CODES: Readonly<Record<string, readonly [ProblemCode, string]>> = 
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Send the body as application/json.'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['not-json', 'The body can not be read as JSON.'],
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['invalid-request', 'The body is not as long as Content-Length says.'],
+  FST_ERR_MAX_PARAM_LENGTH: ['not-found', 'Nothing has an id of this length.'],
   FST_ERR_BAD_URL: ['not-found', 'The path is not a usable URL.'],
   FST_ERR_ASYNC_CONSTRAINT: ['not-found', 'There is nothing at this path.'],
 }
@@ -56,12 +57,7 @@ export function toProblem(error: unknown): ProblemDocument {
   if (validation instanceof ValidationError) return toProblem(validation)
   if (error instanceof RegistryError && error.code !== 'dependency-unavailable') return problem(error.code, error.message)
   const server = unavailableServer(error)
-  if (server !== undefined) {
-    return problem(
-      'dependency-unavailable',
-      `${server} does not answer. Nothing has been changed that a second try would not find; try again.`,
-    )
-  }
+  if (server !== undefined) return problem('dependency-unavailable', `${server} does not answer: try again in a moment.`)
   const known = code === undefined ? undefined : FASTIFY_CODES[code]
   if (known !== undefined) return problem(known[0], known[1])
   if (error instanceof SyntaxError && statusCode === 400) return problem('not-json', 'The body can not be read as JSON.')
@@ -76,7 +72,4 @@ export function answerErrorsWithProblems(app: FastifyInstance): void {
     else if (document.status >= 500) request.log.error({ err: error }, 'a request failed')
     return sendProblem(reply, document)
   })
-  app.setNotFoundHandler((request: FastifyRequest, reply: FastifyReply) =>
-    sendProblem(reply, problem('not-found', `There is no ${request.method} at this path; /openapi.json lists what there is.`)),
-  )
 }

@@ -94,6 +94,7 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request) => {
       const { stage, client, credential, before, limit = PAGE } = request.query
+      if (before !== undefined) await knownRotation(deps, before)
       const filter = { ...given('stage', stage), ...given('clientId', client), ...given('credentialId', credential) }
       const rotations = await listRotations(db, {
         ...filter,
@@ -163,10 +164,13 @@ const summaryOf = (rotation: RegisteredSummary) => ({
   ...given('endedAt', isoOf(rotation.endedAt)),
 })
 
-/** The workflow answers before its first activity has run; the rotation is in the registry a moment later. */
+/**
+ * The workflow answers before its first activity has run; the rotation is in the registry a moment later. That it can not be
+ * read just now takes nothing back: it has been accepted.
+ */
 async function onRecord({ db }: ApiDeps, rotationId: RotationId): Promise<void> {
   const deadline = Date.now() + ON_RECORD_WAIT_MS
-  while (Date.now() < deadline && (await getRotation(db, rotationId)) === undefined) {
+  while (Date.now() < deadline && (await getRotation(db, rotationId).catch(() => undefined)) === undefined) {
     await new Promise((resolve) => setTimeout(resolve, 25))
   }
 }

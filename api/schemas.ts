@@ -24,16 +24,19 @@ import Type, { type TProperties } from 'typebox'
 
 export const Input = <P extends TProperties>(properties: P) => Type.Object(properties, { additionalProperties: false })
 
-const Text = (maxLength: number, description?: string) =>
-  Type.String({ minLength: 1, maxLength, pattern: '\\S', ...(description === undefined ? {} : { description }) })
-
 export const Name = Type.String({
   minLength: 1,
   maxLength: 100,
   pattern: '^[^\\s\\p{C}](?:[^\\p{C}]*[^\\s\\p{C}])?$',
   description: 'a name of 1 to 100 printable characters without spaces around it',
 })
-export const Reason = Text(500, 'why, for the audit log: 1 to 500 characters')
+/** PostgreSQL stores neither NUL nor half a surrogate pair: what holds one would be tried again for ever. */
+export const Reason = Type.String({
+  minLength: 1,
+  maxLength: 500,
+  pattern: '^(?=[\\s\\S]*\\S)[^\\0\\p{Cs}]*$',
+  description: 'why, for the audit log: 1 to 500 characters, not all of them spaces, and no NUL',
+})
 export const Duration = (description: string) =>
   Type.String({
     minLength: 1,
@@ -70,7 +73,7 @@ export const Problems = { '4xx': problems, '5xx': problems } as const
 
 export const Contact = Input({
   channel: Type.Literal('webhook'),
-  url: Type.String({ maxLength: 2000, pattern: '^https?://[^\\s]+$', description: 'an http or https URL' }),
+  url: Type.String({ maxLength: 2000, pattern: '^https?://[^\\s\\p{C}]+$', description: 'an http or https URL' }),
 })
 
 export const ClientBody = Type.Object({

@@ -1,12 +1,12 @@
 /** The control plane's HTTP API. `createApi` composes it from what it is given and starts nothing. */
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import { PROBLEM_MEDIA_TYPE, problem } from '@keyturn/contract'
 import { type FastifyBaseLogger, fastify, LogController } from 'fastify'
 import Type from 'typebox'
 import { auditRoutes } from './audit.ts'
 import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
+import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './connections.ts'
 import { credentialRoutes } from './credentials.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
@@ -19,6 +19,7 @@ import { logRequests } from './request-log.ts'
 import { rotationEventRoutes } from './rotation-events.ts'
 import { rotationRoutes } from './rotations.ts'
 import type { Api } from './routes.ts'
+import { answerUnknownRoutes } from './unknown-routes.ts'
 import { validatorCompiler } from './validation.ts'
 
 export type { ApiDeps } from './ports.ts'
@@ -36,15 +37,16 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     return503OnClosing: false,
     routerOptions: { maxParamLength: 200 },
     frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
-    clientErrorHandler: (_error, socket) => {
-      const body = JSON.stringify(problem('invalid-request', 'This is not an HTTP request that can be read.'))
-      const head = `HTTP/1.1 400 Bad Request\r\nContent-Type: ${PROBLEM_MEDIA_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n`
-      if (socket.writable) socket.end(head + body)
-    },
+    clientErrorHandler: answerUnreadable,
+    // Ours answers with a problem document, Node's with an empty body.
+    http: { requireHostHeader: false },
   }).withTypeProvider<TypeBoxTypeProvider>()
 
   api.setValidatorCompiler(validatorCompiler)
   answerErrorsWithProblems(api)
+  answerUnknownRoutes(api)
+  requireHost(api)
+  closeConnectionsAtTheEnd(api)
   readJsonOnly(api)
   logRequests(api)
   await api.register(swagger, { openapi: OPENAPI })

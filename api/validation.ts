@@ -1,11 +1,10 @@
 /**
  * Requests are checked by the validator that the contract uses, so that one schema means one thing everywhere. Bodies are taken
- * as they are; what comes in a query string is text, and converted first. Unknown fields are refused, all flaws are listed.
+ * as they are; numbers in a query string are converted first. Unknown fields are refused, all flaws are listed.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { Convert } from 'typebox/value'
 import { type FieldError, ValidationError } from './problems.ts'
 
 const MAX_ERRORS = 20
@@ -65,16 +64,28 @@ function described(schema: TSchema, path: string): string | undefined {
   return (at as { description?: string }).description
 }
 
+/** What comes in a query is text. Only what is written as a whole number is taken for one. */
+function withNumbers(schema: TSchema, query: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { properties = {} } = schema as { properties?: Record<string, { type?: unknown }> }
+  const read = ([name, value]: [string, unknown]): [string, unknown] => [
+    name,
+    properties[name]?.type === 'integer' && typeof value === 'string' && /^-?\d{1,15}$/.test(value) ? Number(value) : value,
+  ]
+  return Object.fromEntries(Object.entries(query).map(read))
+}
+
 export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const validator = Compile(schema)
   return (given: unknown) => {
-    const value = httpPart === 'querystring' ? Convert(schema, { ...(given as object) }) : given
+    const value = httpPart === 'querystring' ? withNumbers(schema, given as Readonly<Record<string, unknown>>) : given
     if (validator.Check(value)) return { value }
     const found: FieldError[] = []
     for (const error of validator.Errors(value) as SchemaError[]) {
       // Missing fields of something that is not an object at all are no news.
       if (error.keyword === 'required' && (value === undefined || value === null || typeof value !== 'object')) continue
       for (const flaw of explain(error)) {
+        // What is too long does not fit its pattern either: one line per field says enough.
+        if (found.some(({ path }) => path === flaw.path)) continue
         const meaning = error.keyword === 'pattern' || error.keyword === 'format' ? described(schema, flaw.path) : undefined
         found.push(meaning === undefined ? flaw : { path: flaw.path, message: `does not look right; expected ${meaning}` })
       }

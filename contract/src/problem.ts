@@ -6,6 +6,7 @@ export const PROBLEMS = {
   'invalid-duration': { status: 400, title: 'Not a usable duration' },
   'operator-token-required': { status: 401, title: 'An operator token is required' },
   'not-found': { status: 404, title: 'There is no such thing' },
+  'method-not-allowed': { status: 405, title: 'This path has no such method' },
   'unknown-client': { status: 404, title: 'There is no such client' },
   'unknown-credential': { status: 404, title: 'There is no such credential' },
   'unknown-rotation': { status: 404, title: 'There is no such rotation' },

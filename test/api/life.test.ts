@@ -130,12 +130,11 @@ describe('an emergency', () => {
   })
 })
 
-test('a client without contacts, and one with many credentials of one name in different environments', async () => {
-  const clientId = await newClient(at.client, 'Ünïcode GmbH & Co. 株式会社')
-  expect((await at.client.get(`/v1/clients/${clientId}`)).body).toMatchObject({
-    name: 'Ünïcode GmbH & Co. 株式会社',
-    contacts: [],
-  })
+test('a name of any script and of full length, and one credential’s name in each environment', async () => {
+  const name = `Ünïcode GmbH & Co. 株式会社 ${'🔑'.repeat(76)}`
+  expect([...name]).toHaveLength(100)
+  const clientId = await newClient(at.client, name)
+  expect((await at.client.get(`/v1/clients/${clientId}`)).body).toMatchObject({ name, contacts: [] })
   for (const environment of ['dev', 'test', 'prod']) {
     const body = { name: 'feed', environment, scopes: [], kind: 'bearer' }
     expect((await at.client.post(`/v1/clients/${clientId}/credentials`, body)).status).toBe(201)

@@ -1,7 +1,17 @@
 /** The API's bodies as the tests read them, and the steps that most of them begin with. */
-import type { CredentialId, KeyId, Receipt, RotationId, RotationStage, TimelineEntry } from '@keyturn/contract'
-import { afterAll, beforeAll } from 'vitest'
-import { type ApiClient, type ServedApi, type ServeOptions, serveApi } from '../support/api.ts'
+import {
+  type CredentialId,
+  type KeyId,
+  type ProblemDocument,
+  type Receipt,
+  type RotationId,
+  type RotationStage,
+  rotationWorkflowId,
+  type TimelineEntry,
+} from '@keyturn/contract'
+import { WorkflowNotFoundError } from '@temporalio/client'
+import { afterAll, beforeAll, expect } from 'vitest'
+import { type ApiClient, type RequestOptions, type ServedApi, type ServeOptions, serveApi } from '../support/api.ts'
 import { eventually, type House, type HouseOptions } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 
@@ -100,3 +110,33 @@ export const reached = (api: ApiClient, rotationId: string, stage: RotationStage
     `stage ${stage} of ${rotationId}`,
     60_000,
   )
+
+/** Everything in the registry but what the collector keeps up to date by itself: how many rows each table has, and a hash of them. */
+export async function contentsOf({ db }: House): Promise<Record<string, string>> {
+  const tables = await db.query<{ name: string }>(
+    `select table_name as name from information_schema.tables
+     where table_schema = 'public' and table_type = 'BASE TABLE' and table_name not like 'usage%' order by 1`,
+  )
+  const contents: Record<string, string> = {}
+  for (const { name } of tables) {
+    const [row] = await db.query<{ rows: number; hash: string | null }>(
+      `select count(*) as rows, md5(string_agg(t::text, '|' order by t::text)) as hash from "${name}" t`,
+    )
+    contents[name] = `${row?.rows} rows, ${row?.hash ?? 'none'}`
+  }
+  return contents
+}
+
+/** Sends what is to be refused, and sees to it that nothing has come of it: not in the registry, and no rotation of the credential. */
+export async function refusedWithoutTrace(
+  { house, client }: { readonly house: House; readonly client: ApiClient },
+  credentialId: CredentialId,
+  [method, path, options]: readonly [method: string, path: string, options?: RequestOptions],
+): Promise<ProblemDocument> {
+  const before = await contentsOf(house)
+  const problem = await client.refusal(method, path, options)
+  expect(await contentsOf(house)).toEqual(before)
+  const workflow = house.client.workflow.getHandle(rotationWorkflowId(credentialId))
+  if (path.includes('rotations')) await expect(workflow.describe()).rejects.toThrow(WorkflowNotFoundError)
+  return problem
+}
