@@ -18,7 +18,8 @@ const AuditPage = Type.Object({
       revision: Type.Optional(Type.Integer()),
       rotationId: Type.Optional(RotationIdSchema),
       detail: Type.Record(Type.String(), Type.Unknown()),
-      hash: Type.String(),
+      prevHash: Type.String({ description: 'the hash of the entry before it: sixty-four zeros for the first' }),
+      hash: Type.String({ description: 'SHA-256 of this entry, prevHash included' }),
     }),
   ),
   next: Type.Optional(Type.Integer({ description: 'send it as `after` for the next page' })),
@@ -33,7 +34,7 @@ export function auditRoutes(api: Api, { db }: ApiDeps): void {
         summary: 'Read the audit log, oldest first',
         security: OPERATOR_SECURITY,
         querystring: Input({
-          subject: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+          subject: Type.Optional(Type.String({ pattern: '^[!-~]{1,100}$', description: 'the id of whatever was changed' })),
           rotation: Type.Optional(RotationIdSchema),
           after: Type.Optional(Type.Integer({ minimum: 0 })),
           limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),

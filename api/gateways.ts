@@ -53,13 +53,13 @@ export function gatewayRoutes(api: Api, { db, propagation, clock }: ApiDeps): vo
       const gatewayId = request.params.id
       const { actor } = operator(request)
       const { reason } = request.body
-      // The audit entry is committed only when Kafka has taken the word; a word without an entry is not possible either,
-      // unless PostgreSQL goes away in between, and then the operator hears of it and repeats what is harmless to repeat.
-      await db.tx(async (tx) => {
-        await appendAudit(tx, { at: clock(), actor, action: 'gateway-gone', subject: gatewayId, detail: { reason } })
-        const known = await withinTime('Kafka', KAFKA_WAIT_MS, propagation.declareGone(gatewayId))
-        if (!known) throw new ApiError('unknown-gateway', `There is no gateway ${gatewayId}.`)
-      })
+      const unknown = new ApiError('unknown-gateway', `There is no gateway ${gatewayId}.`)
+      const listed = await withinTime('Kafka', KAFKA_WAIT_MS, propagation.gateways())
+      if (!listed.some((gateway) => gateway.gatewayId === gatewayId)) throw unknown
+      // The entry first: whether Kafka has taken a word that it did not acknowledge nobody knows, and there must be no word
+      // without an entry. The operator hears of a failure, and declares it again.
+      await db.tx((tx) => appendAudit(tx, { at: clock(), actor, action: 'gateway-gone', subject: gatewayId, detail: { reason } }))
+      if (!(await withinTime('Kafka', KAFKA_WAIT_MS, propagation.declareGone(gatewayId)))) throw unknown
       return { gatewayId, gone: true as const }
     },
   )

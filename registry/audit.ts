@@ -16,6 +16,8 @@ export interface NewAuditEntry {
 export interface AuditEntry extends NewAuditEntry {
   readonly seq: number
   readonly detail: Readonly<Record<string, unknown>>
+  /** Of the entry before it. */
+  readonly prevHash: string
   readonly hash: string
 }
 
@@ -45,6 +47,7 @@ interface AuditRow {
   revision: number | null
   rotation_id: RotationId | null
   detail: Record<string, unknown>
+  prev_hash: string
   hash: string
 }
 
@@ -55,6 +58,7 @@ const toEntry = (row: AuditRow): AuditEntry => ({
   action: row.action,
   subject: row.subject,
   detail: row.detail,
+  prevHash: row.prev_hash,
   hash: row.hash,
   ...(row.revision === null ? {} : { revision: row.revision }),
   ...(row.rotation_id === null ? {} : { rotationId: row.rotation_id }),
