@@ -12,6 +12,8 @@ export interface Forwarder {
   swallow(): void
   /** Lets requests through and swallows the answers: the server does what it is told, and nobody hears of it. */
   mute(): void
+  /** Holds everything back, and loses none of it: what was held is passed on by `restore`. */
+  hold(): void
   restore(): void
   close(): void
 }
@@ -25,7 +27,7 @@ interface ForwarderOptions {
 export async function startForwarder(target: string, { rewrite = false }: ForwarderOptions = {}): Promise<Forwarder> {
   const { hostname: host, port: targetPort } = new URL(`tcp://${target}`)
   const sockets = new Set<Socket>()
-  let state: 'open' | 'cut' | 'swallow' | 'mute' = 'open'
+  let state: 'open' | 'cut' | 'swallow' | 'mute' | 'hold' = 'open'
   let own: Buffer = Buffer.alloc(0)
   const named = (port: number): Buffer => {
     const bytes = Buffer.alloc(host.length + 4)
@@ -52,10 +54,12 @@ export async function startForwarder(target: string, { rewrite = false }: Forwar
     }
     inside.on('data', (data) => void (state !== 'swallow' && outside.write(data)))
     outside.on('data', (data) => {
-      if (state !== 'open') return
+      if (state === 'swallow' || state === 'mute') return
       if (rewrite) for (let at = data.indexOf(advertised); at >= 0; at = data.indexOf(advertised, at + 1)) own.copy(data, at)
       inside.write(data)
     })
+    // A listener for data makes a socket flow again.
+    if (state === 'hold') for (const socket of [inside, outside]) socket.pause()
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const bound = server.address()
@@ -76,9 +80,14 @@ export async function startForwarder(target: string, { rewrite = false }: Forwar
     mute: () => {
       state = 'mute'
     },
+    hold() {
+      state = 'hold'
+      for (const socket of sockets) socket.pause()
+    },
     restore() {
+      if (state === 'hold') for (const socket of sockets) socket.resume()
       // What was swallowed is missing from the old connections.
-      breakAll()
+      else breakAll()
       state = 'open'
     },
     close() {
