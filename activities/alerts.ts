@@ -1,6 +1,5 @@
 import { ALERT_TYPE, type Alert, CLOUDEVENTS_MEDIA_TYPE, encodeEvent, type TopicNames } from '@keyturn/contract'
-import type { Kafka } from 'kafkajs'
-import { createPublisher } from './kafka.ts'
+import { type ControlKafka, createPublisher } from './kafka.ts'
 
 export interface Alerts {
   raise(alert: Omit<Alert, 'at'>): Promise<void>
@@ -8,7 +7,7 @@ export interface Alerts {
 }
 
 /** The alerts topic: what people and SIEMs act on. */
-export function createAlerts(kafka: Kafka, topics: TopicNames, source: string): Alerts {
+export function createAlerts(kafka: ControlKafka, topics: TopicNames, source: string): Alerts {
   const publisher = createPublisher(kafka)
   return {
     async raise(alert) {

@@ -1,7 +1,8 @@
 /** The control plane's connection to Kafka: small messages at once (no Nagle), the library's words in our log. */
-import { connect as connectPlain, type Socket } from 'node:net'
+import { connect as connectPlain } from 'node:net'
 import {
   type Admin,
+  type ISocketFactory,
   Kafka,
   type KafkaConfig,
   KafkaJSProtocolError,
@@ -14,63 +15,144 @@ import {
 } from 'kafkajs'
 import type { Logger } from 'pino'
 
-export function createKafka(brokers: readonly string[], clientId: string, log: Logger): Kafka {
-  const config: KafkaConfig = {
-    brokers: [...brokers],
-    clientId,
-    connectionTimeout: 5_000,
-    requestTimeout: 10_000,
-    retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: 8 },
-    socketFactory: ({ host, port, onConnect }): Socket => connectPlain({ host, port, noDelay: true }, onConnect),
-    logLevel: logLevel.WARN,
-    logCreator:
-      () =>
-      ({ namespace, level, log: entry }: LogEntry) => {
-        const { message, timestamp: _timestamp, logger: _logger, ...fields } = entry
-        const say = { namespace, broker: fields['broker'], error: fields['error'] }
-        // Said of every idempotent producer with bounded retries; createPublisher answers it.
-        if (message.startsWith('Limiting retries for the idempotent producer')) return
-        if (level <= logLevel.ERROR) log.error(say, message)
-        else if (level === logLevel.WARN) log.warn(say, message)
-        else log.debug(say, message)
-      },
-  }
-  return new Kafka(config)
+export interface ControlKafka extends Kafka {
+  /** The same cluster over sockets that all end with the signal; none is opened after it. */
+  until(signal: AbortSignal): Kafka
 }
 
+export function createKafka(brokers: readonly string[], clientId: string, log: Logger): ControlKafka {
+  const connectedBy = (socketFactory: ISocketFactory, retries: number): Kafka => {
+    const config: KafkaConfig = {
+      brokers: [...brokers],
+      clientId,
+      connectionTimeout: 5_000,
+      requestTimeout: 10_000,
+      retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries },
+      socketFactory,
+      logLevel: logLevel.WARN,
+      logCreator: logInto(log),
+    }
+    return new Kafka(config)
+  }
+  return Object.assign(
+    connectedBy(({ host, port, onConnect }) => connectPlain({ host, port, noDelay: true }, onConnect), 8),
+    {
+      until: (signal: AbortSignal) =>
+        connectedBy(({ host, port, onConnect }) => connectPlain({ host, port, noDelay: true, signal }, onConnect), 1),
+    },
+  )
+}
+
+const logInto =
+  (log: Logger) =>
+  () =>
+  ({ namespace, level, log: entry }: LogEntry): void => {
+    const { message, timestamp: _timestamp, logger: _logger, ...fields } = entry
+    const say = { namespace, broker: fields['broker'], error: fields['error'] }
+    // Said of every idempotent producer with bounded retries; createPublisher answers it.
+    if (message.startsWith('Limiting retries for the idempotent producer')) return
+    if (level <= logLevel.ERROR) log.error(say, message)
+    else if (level === logLevel.WARN) log.warn(say, message)
+    else log.debug(say, message)
+  }
+
+/**
+ * However Kafka hangs, a send ends within this time: rows are locked while their keys are published, and PostgreSQL ends a
+ * transaction that idles for a minute.
+ */
+const SEND_MS = 20_000
+const ATTEMPTS = 2
+const PAUSE_MS = 200
+const GOODBYE_MS = 3_000
+const LATE = 'Kafka did not answer in time'
+
 export interface Publisher {
-  /** Sends messages, acknowledged by all in-sync replicas. Rejects when Kafka does not take them; the next call begins afresh. */
+  /**
+   * Sends messages, acknowledged by all in-sync replicas. Rejects when Kafka does not take them in time: then they may have
+   * been written or not, and nothing of them is sent later.
+   */
   send(topic: string, messages: Message[]): Promise<RecordMetadata[]>
   stop(): Promise<void>
 }
 
+interface Line {
+  readonly producer: Producer
+  readonly connected: Promise<void>
+  readonly end: AbortController
+}
+
 /**
- * An idempotent producer that is replaced after a failure. A producer that gave up does not know whether its last message was
- * written; if it was, the broker would take the next one, of the same sequence number, for a repetition, and drop it.
+ * An idempotent producer that is thrown away after every failure, with its sockets. It does not know then whether its last
+ * message was written; if it was, the broker would take the next one, of the same sequence number, for a repetition, and drop it.
+ * For the same reason sends go one after the other: none may follow a failed one on the same producer.
  */
-export function createPublisher(kafka: Kafka): Publisher {
-  let producer: Promise<Producer> | undefined
-  const connect = async (): Promise<Producer> => {
-    const fresh = kafka.producer({ idempotent: true, maxInFlightRequests: 1, createPartitioner: Partitioners.DefaultPartitioner })
-    await fresh.connect()
-    return fresh
+export function createPublisher(kafka: ControlKafka): Publisher {
+  let line: Line | undefined
+  let turn: Promise<unknown> = Promise.resolve()
+
+  const open = (): Line => {
+    const end = new AbortController()
+    const producer = kafka.until(end.signal).producer({
+      idempotent: true,
+      maxInFlightRequests: 1,
+      allowAutoTopicCreation: false,
+      createPartitioner: Partitioners.DefaultPartitioner,
+      retry: { retries: 1 },
+    })
+    return { producer, connected: producer.connect(), end }
   }
-  const drop = async (failed: Promise<Producer> | undefined): Promise<void> => {
-    if (producer === failed) producer = undefined
-    await failed?.then((gone) => gone.disconnect()).catch(() => {})
+  const attempt = async (topic: string, messages: Message[], giveUpAt: number): Promise<RecordMetadata[]> => {
+    line ??= open()
+    const { producer, connected, end } = line
+    try {
+      return await within(
+        giveUpAt - performance.now(),
+        connected.then(() => producer.send({ topic, acks: -1, messages })),
+      )
+    } catch (error) {
+      line = undefined
+      end.abort()
+      producer.disconnect().catch(() => {})
+      throw error
+    }
+  }
+  const deliver = async (topic: string, messages: Message[], giveUpAt: number): Promise<RecordMetadata[]> => {
+    for (let tries = 1; ; tries++) {
+      // Those before it may have used its time up.
+      if (performance.now() > giveUpAt) throw new Error(LATE)
+      try {
+        return await attempt(topic, messages, giveUpAt)
+      } catch (error) {
+        if (tries === ATTEMPTS || performance.now() + PAUSE_MS > giveUpAt) throw error
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+      }
+    }
   }
   return {
-    async send(topic, messages) {
-      producer ??= connect()
-      const used = producer
-      try {
-        return await (await used).send({ topic, acks: -1, messages })
-      } catch (error) {
-        await drop(used)
-        throw error
-      }
+    send(topic, messages) {
+      const giveUpAt = performance.now() + SEND_MS
+      const sent = turn.then(() => deliver(topic, messages, giveUpAt))
+      turn = sent.catch(() => {})
+      return sent
     },
-    stop: () => drop(producer),
+    async stop() {
+      await turn
+      await within(GOODBYE_MS, line?.producer.disconnect() ?? Promise.resolve()).catch(() => {})
+      line?.end.abort()
+    },
+  }
+}
+
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(LATE)), Math.max(0, ms))
+  })
+  work.catch(() => {})
+  try {
+    return await Promise.race([late, work])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

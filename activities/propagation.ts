@@ -11,13 +11,12 @@ import {
   type Receipt,
   type TopicNames,
 } from '@keyturn/contract'
-import type { Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import { type KeyRow, toKeyRecord } from '../registry/keys.ts'
 import { publishKey } from '../registry/publishing.ts'
 import { type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
-import { createPublisher, type Publisher } from './kafka.ts'
+import { type ControlKafka, createPublisher, type Publisher } from './kafka.ts'
 
 /** Where a key event lies in the log. */
 export interface Publication {
@@ -58,7 +57,7 @@ export interface Propagation {
 }
 
 export interface PropagationOptions {
-  readonly kafka: Kafka
+  readonly kafka: ControlKafka
   readonly topics: TopicNames
   readonly db: Database
   readonly log: Logger

@@ -1,8 +1,7 @@
 import type { TopicNames } from '@keyturn/contract'
-import type { Kafka } from 'kafkajs'
 import type { Database } from '../registry/database.ts'
 import { keyIdPages, publishKeys } from '../registry/publishing.ts'
-import { createPublisher } from './kafka.ts'
+import { type ControlKafka, createPublisher } from './kafka.ts'
 import { keyMessage } from './propagation.ts'
 
 const PAGE = 500
@@ -13,7 +12,7 @@ const PAGE = 500
  * @returns how many keys
  */
 export async function republishAll(
-  { db, kafka, topics }: { db: Database; kafka: Kafka; topics: TopicNames },
+  { db, kafka, topics }: { db: Database; kafka: ControlKafka; topics: TopicNames },
   onProgress: (published: number) => void = () => {},
 ): Promise<number> {
   const publisher = createPublisher(kafka)
