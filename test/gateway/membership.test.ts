@@ -151,4 +151,30 @@ describe('watermarks', () => {
     const last = (await reports(bench.topics)).at(-1)
     expect([undefined, 'tombstone']).toContain(last)
   })
+
+  test('a report that hung is not written after the tombstone', async () => {
+    const bench = await openBench()
+    const kafka = await forwardKafka()
+    const gateway = bench.gateway({
+      gatewayId: 'gw-a',
+      kafka: { brokers: [kafka.address], topics: bench.topics },
+      heartbeatMs: 100,
+      stalenessMs: 60_000,
+    })
+    await gateway.start()
+    kafka.swallow()
+    await eventually('a report hangs', bench.logged, (logged) => logged.includes('a watermark report could not be sent'), 60_000)
+    kafka.restore()
+    await gateway.stop(20_000)
+    const other = bench.gateway({ gatewayId: 'gw-b', heartbeatMs: 500 })
+    await other.start()
+    const said = await eventually(
+      'others report for a while',
+      () => readTopic(bench.topics.gateways),
+      (all) => all.filter(({ key }) => key === 'gw-b').length > 6,
+      60_000,
+    )
+    const last = said.filter(({ key }) => key === 'gw-a').at(-1)
+    expect(last?.value).toBeUndefined()
+  })
 })
