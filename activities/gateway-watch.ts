@@ -88,12 +88,19 @@ function apply(
   }
   const report = decoded.event.data
   const known = gateways.get(key)
-  // A new incarnation has an empty cache: what the one before had applied says nothing of it.
-  const reports = known !== undefined && known.latest.incarnation === report.incarnation ? known.reports : []
+  const reports = known !== undefined && continues(known.latest, report) ? known.reports : []
   reports.push(report)
   if (reports.length > REMEMBERED_REPORTS) reports.shift()
   gateways.set(key, { latest: report, reports })
 }
+
+/**
+ * Whether what a gateway said before still holds. A new incarnation has an empty cache; and positions that have gone back are
+ * those of another log: the keys topic was lost and made anew, and the offsets of the old one mean nothing in it.
+ */
+const continues = (before: GatewayReport, { incarnation, positions }: GatewayReport): boolean =>
+  before.incarnation === incarnation &&
+  Object.entries(before.positions).every(([partition, position]) => (positions[partition] ?? 0) >= position)
 
 /** One partition: the order of all reports is the order of this topic. Reads from the beginning, in a group of its own. */
 async function follow(

@@ -129,40 +129,35 @@ async function waitForReceipt(
   publication: Publication,
   { timeoutMs, signal }: WaitOptions,
 ): Promise<Receipt> {
-  // Whoever announces itself after this look reads the event before it serves; so only these are waited for.
+  // Whoever announces itself after this look reads the event before it serves; so only these are waited for. One that leaves
+  // is not waited for while it is gone; when it comes back, or had never left, it is.
   const known = await watch.readToEnd(signal)
-  const awaited = new Set(known.keys())
-  const applied = new Map<string, GatewayReceipt>()
-  const complete = () => {
-    for (const gatewayId of awaited) {
-      const gateway = known.get(gatewayId)
-      if (gateway === undefined) awaited.delete(gatewayId)
-      else if (!applied.has(gatewayId)) {
-        const first = gateway.reports.find(
-          ({ positions }) => BigInt(positions[publication.partition] ?? 0) > BigInt(publication.offset),
-        )
-        if (first !== undefined)
-          applied.set(gatewayId, {
-            gatewayId,
-            appliedAt: first.at,
-            ms: Math.max(0, Date.parse(first.at) - publication.publishedAt.getTime()),
-          })
-      }
-    }
-    return [...awaited].every((gatewayId) => applied.has(gatewayId))
+  const awaited = [...known.keys()].sort()
+  const applied = new Map<string, { readonly incarnation: string; readonly line: GatewayReceipt }>()
+  const hasApplied = (gatewayId: string): boolean => {
+    const gateway = known.get(gatewayId)
+    if (gateway === undefined || applied.get(gatewayId)?.incarnation === gateway.latest.incarnation) return true
+    const first = gateway.reports.find(({ positions }) => (positions[publication.partition] ?? 0) > Number(publication.offset))
+    if (first === undefined) return false
+    const ms = Math.max(0, Date.parse(first.at) - publication.publishedAt.getTime())
+    applied.set(gatewayId, { incarnation: first.incarnation, line: { gatewayId, appliedAt: first.at, ms } })
+    return true
   }
+  const missing = (): string[] => awaited.filter((gatewayId) => !hasApplied(gatewayId))
+  const complete = (): boolean => missing().length === 0
   const enough = AbortSignal.timeout(timeoutMs)
   try {
     await until(complete, watch.onChange, signal === undefined ? enough : AbortSignal.any([enough, signal]))
   } catch (error) {
     if (!enough.aborted) throw error
   }
+  const unconfirmed = missing()
   return {
     keyId: publication.keyId,
     event: publication.event,
     revision: publication.revision,
     publishedAt: publication.publishedAt.toISOString(),
-    gateways: [...applied.values()].filter(({ gatewayId }) => awaited.has(gatewayId)),
-    unconfirmed: [...awaited].filter((gatewayId) => !applied.has(gatewayId)).sort(),
+    gateways: [...applied.values()].map(({ line }) => line).filter(({ gatewayId }) => !unconfirmed.includes(gatewayId)),
+    unconfirmed,
   }
 }

@@ -1,11 +1,11 @@
-import type { KeyId, Receipt, RotationId } from '@keyturn/contract'
+import type { GatewayReceipt, KeyId, Receipt, RotationId } from '@keyturn/contract'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
 import { recordReceipt } from '../registry/rotations.ts'
 import type { Propagation, Publication } from './propagation.ts'
 
-/** One slice of a long wait; what has come in is recorded after each. */
-const SLICE_MS = 60_000
+/** One slice of a long wait; what has come in is recorded after each. Spread, so that a fleet of held rotations is not in step. */
+const sliceMs = (): number => 40_000 + Math.random() * 20_000
 const HEARTBEAT_MS = 2_000
 
 /** A publication as it passes through the workflow. */
@@ -27,14 +27,22 @@ export function createReceiptActivities({ db, propagation }: { db: Database; pro
       return { receipt, publication: { ...publication, publishedAt: publication.publishedAt.toISOString() } }
     })
 
-  /** Waits as long as it takes: for gateways to come back, or to be declared gone. */
+  /**
+   * Waits as long as it takes: for gateways to come back, or to be declared gone. Every slice but the first publishes again:
+   * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain.
+   */
   const awaitReceipt = (input: { rotationId: RotationId; publication: PublicationRecord }): Promise<Receipt> =>
     beating(async () => {
-      const publication = { ...input.publication, publishedAt: new Date(input.publication.publishedAt) }
+      let publication: Publication = { ...input.publication, publishedAt: new Date(input.publication.publishedAt) }
+      const lines = new Map<string, GatewayReceipt>()
       for (;;) {
-        const receipt = await propagation.waitForReceipt(publication, { timeoutMs: SLICE_MS, signal: cancellationSignal() })
+        const slice = await propagation.waitForReceipt(publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
+        for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
+        const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
+        const receipt = { ...slice, gateways }
         await recordReceipt(db, { rotationId: input.rotationId, receipt })
         if (receipt.unconfirmed.length === 0) return receipt
+        publication = { ...(await propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
       }
     })
 
