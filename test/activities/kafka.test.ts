@@ -1,10 +1,10 @@
 import pino from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
 import { createKafka, createPublisher, type Publisher } from '../../activities/kafka.ts'
-import { readTopic } from '../gateway/support.ts'
 import { forwardKafka } from '../support/forwarder.ts'
 import { eventually } from '../support/house.ts'
 import { uniqueTopics } from '../support/servers.ts'
+import { readTopic } from '../support/topics.ts'
 
 /** PostgreSQL ends a transaction that has idled for so long (registry/database.ts), and with it the lock of a row that is being published. */
 const ROW_LOCK_MS = 60_000
