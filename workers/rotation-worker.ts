@@ -16,6 +16,7 @@ import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { createSealer } from '../registry/sealing.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
+import { routeTemporalLog } from './temporal-log.ts'
 
 export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'listen'>
 
@@ -26,6 +27,7 @@ export interface RunningWorker extends RunningProcess {
 
 /** Starts a worker in this process. */
 export async function startRotationWorker(config: RotationWorkerConfig, log: Logger): Promise<RunningWorker> {
+  routeTemporalLog(log)
   await migrate(config.postgresUrl)
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-worker' })
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-worker', log)

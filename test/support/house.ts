@@ -40,6 +40,7 @@ import { getKey, type KeyRow, keysOfCredential } from '../../registry/keys.ts'
 import { getRotation, type Rotation } from '../../registry/rotations.ts'
 import { createSealer, type Sealer } from '../../registry/sealing.ts'
 import { startRotationWorker } from '../../workers/rotation-worker.ts'
+import { routeTemporalLog } from '../../workers/temporal-log.ts'
 import { startUsageCollector } from '../../workers/usage-collector.ts'
 import type { rotateCredential } from '../../workflows/index.ts'
 
@@ -105,6 +106,7 @@ export class House {
 
   static async open(servers: Servers, options: HouseOptions): Promise<House> {
     const log = pino({ level: process.env['KEYTURN_TEST_LOG'] ?? 'silent' })
+    routeTemporalLog(log)
     const env = options.time === 'skipped' ? await timeSkipping(servers) : undefined
     const { topics } = servers
     const config = houseConfig(servers, env?.address ?? servers.temporalAddress)
