@@ -12,10 +12,12 @@ export interface ActivityDeps extends KeyActivityDeps, NotificationDeps {
   readonly alerts: Alerts
 }
 
-export const createActivities = (deps: ActivityDeps) => ({
-  ...withFinalRefusals({ ...createKeyActivities(deps), ...createRotationActivities(deps) }),
-  ...createReceiptActivities(deps),
-  ...createNotificationActivities(deps),
-  ...createAlertActivities(deps),
-})
+export const createActivities = (deps: ActivityDeps) =>
+  withFinalRefusals({
+    ...createKeyActivities(deps),
+    ...createRotationActivities(deps),
+    ...createReceiptActivities(deps),
+    ...createNotificationActivities(deps),
+    ...createAlertActivities(deps),
+  })
 export type Activities = ReturnType<typeof createActivities>

@@ -48,8 +48,15 @@ export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
     return result.deactivated ? { deactivated: true } : result
   }
 
-  const reinstateKey = async (input: KeyChange): Promise<void> => {
-    await registry.reinstateKey(db, { ...dated(input), stage: { stage: 'rolling-back', reason: input.reason } })
+  /** Makes the old key the current one again; not one that was compromised meanwhile (G9). */
+  const reinstateKey = async (input: KeyChange): Promise<{ reinstated: boolean }> => {
+    try {
+      await registry.reinstateKey(db, { ...dated(input), stage: { stage: 'rolling-back', reason: input.reason } })
+      return { reinstated: true }
+    } catch (error) {
+      if ((await registry.getKey(db, input.keyId))?.state === 'compromised') return { reinstated: false }
+      throw error
+    }
   }
 
   const retireNewKey = async (input: By & { reason: string }): Promise<void> => {

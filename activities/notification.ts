@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto'
 import type { NotificationKind, RotationId } from '@keyturn/contract'
-import { ApplicationFailure, activityInfo, cancellationSignal } from '@temporalio/activity'
+import { activityInfo, cancellationSignal } from '@temporalio/activity'
 import { Webhook } from 'standardwebhooks'
 import { fetch } from 'undici'
 import { claimCode, claimOfKey } from '../registry/claims.ts'
 import { type Contact, getClient } from '../registry/clients.ts'
 import { getCredential } from '../registry/credentials.ts'
 import type { Database } from '../registry/database.ts'
+import { RegistryError } from '../registry/errors.ts'
 import { getKey } from '../registry/keys.ts'
 import { getRotation, type Rotation } from '../registry/rotations.ts'
 import type { Sealer } from '../registry/sealing.ts'
@@ -42,8 +43,7 @@ export interface Notification {
 export function createNotificationActivities(deps: NotificationDeps) {
   const notifyClient = async (input: { rotationId: RotationId; message: NotificationKind }): Promise<{ told: number }> => {
     const rotation = await getRotation(deps.db, input.rotationId)
-    if (rotation === undefined)
-      throw ApplicationFailure.nonRetryable(`there is no rotation ${input.rotationId}`, 'unknown-rotation')
+    if (rotation === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${input.rotationId}`)
     const client = await getClient(deps.db, rotation.clientId)
     if (client === undefined || client.contacts.length === 0) return { told: 0 }
     const body = await compose(deps, rotation, input.message)

@@ -1,21 +1,94 @@
-import type { CredentialId, Evidence, HeldFor, KeyId, RotationId, RotationRequest, RotationStage } from '@keyturn/contract'
+import type {
+  CredentialId,
+  Evidence,
+  HeldFor,
+  KeyId,
+  RotationId,
+  RotationPolicy,
+  RotationRequest,
+  RotationStage,
+  TimelineEntry,
+  Trigger,
+} from '@keyturn/contract'
+import { adoptRotation, type LeftRotation } from '../registry/adoption.ts'
 import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
-import { deprecateKey, getKey } from '../registry/keys.ts'
+import { deprecateKey, getKey, type KeyRow } from '../registry/keys.ts'
 import * as registry from '../registry/rotations.ts'
 import { readEvidence as evidenceOf, forgetTold } from '../registry/usage.ts'
 import { type By, dated } from './keys.ts'
 
+export interface KeyOfRotation {
+  readonly keyId: KeyId
+  readonly version: number
+}
+
+/** A rotation that is on record: a fresh one, or one that an earlier run of its workflow has left open. */
+export interface OpenedRotation {
+  readonly rotationId: RotationId
+  readonly trigger: Trigger
+  readonly policy: RotationPolicy
+  readonly oldKey: KeyOfRotation
+  /** How it was left. */
+  readonly left?: {
+    /** The way to go on. */
+    readonly course: 'replace' | 'roll-back' | 'emergency'
+    readonly reason: string
+    readonly stage: RotationStage
+    readonly timeline: readonly TimelineEntry[]
+    readonly oldKeyOff: boolean
+    readonly newKey?: KeyOfRotation
+    readonly newKeyRetired: boolean
+    /** In milliseconds of the epoch. */
+    readonly deadline?: number
+  }
+}
+
 /** The rotation's own record: what it is, where it stands, what is known. */
 export function createRotationActivities({ db }: { db: Database }) {
-  const openRotation = async (
-    input: RotationRequest & { credentialId: CredentialId; at: number },
-  ): Promise<{ oldKey: { keyId: KeyId; version: number } }> => {
-    const rotation = await registry.openRotation(db, dated(input))
-    const oldKey = rotation.oldKeyId === undefined ? undefined : await getKey(db, rotation.oldKeyId)
-    if (oldKey === undefined)
-      throw new RegistryError('illegal-transition', `credential ${input.credentialId} has no current key to rotate`)
-    return { oldKey: { keyId: oldKey.keyId, version: oldKey.version } }
+  /** Opens the rotation; or goes on with the one that is open: its workflow is gone, for there is one at a time of each credential. */
+  const openRotation = async (input: RotationRequest & { credentialId: CredentialId; at: number }): Promise<OpenedRotation> => {
+    try {
+      const { rotationId, trigger, policy, oldKeyId } = await registry.openRotation(db, dated(input))
+      return { rotationId, trigger, policy, oldKey: keyOf(await needKey(oldKeyId)) }
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.code !== 'wrong-stage') throw error
+      const left = await adoptRotation(db, { ...dated(input), request: input.rotationId })
+      // It has ended since: the next try opens one.
+      if (left === undefined) throw error
+      return readLeft(left)
+    }
+  }
+
+  async function readLeft(left: LeftRotation): Promise<OpenedRotation> {
+    const rotation = await registry.getRotation(db, left.rotationId)
+    if (rotation === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${left.rotationId}`)
+    const { rotationId, trigger, policy, deadline, timeline, stage } = rotation
+    const oldKey = await needKey(rotation.oldKeyId)
+    const newKey = rotation.newKeyId === undefined ? undefined : await needKey(rotation.newKeyId)
+    const emergency = trigger === 'emergency' || oldKey.state === 'compromised'
+    return {
+      rotationId,
+      trigger,
+      policy,
+      oldKey: keyOf(oldKey),
+      left: {
+        course: emergency ? 'emergency' : left.stage === 'rolling-back' ? 'roll-back' : 'replace',
+        reason: left.reason ?? rotation.reason,
+        stage,
+        timeline,
+        oldKeyOff: oldKey.state === 'deactivated',
+        newKeyRetired: newKey?.standing === 'retired',
+        ...(newKey === undefined ? {} : { newKey: keyOf(newKey) }),
+        ...(deadline === undefined ? {} : { deadline: deadline.getTime() }),
+      },
+    }
+  }
+
+  async function needKey(keyId: KeyId | undefined): Promise<KeyRow> {
+    const key = keyId === undefined ? undefined : await getKey(db, keyId)
+    if (key === undefined) throw new RegistryError('not-found', `there is no key ${keyId}`)
+    return key
   }
 
   const enterStage = async (
@@ -49,3 +122,5 @@ export function createRotationActivities({ db }: { db: Database }) {
 
   return { openRotation, enterStage, takeOver, extendOverlap, startMonitoring, readEvidence }
 }
+
+const keyOf = ({ keyId, version }: KeyRow): KeyOfRotation => ({ keyId, version })

@@ -2,7 +2,7 @@
  * The usage collector: from usage reports to the evidence that monitoring stands on. It counts each report exactly once, says
  * up to when the use of every key is known, and signals a rotation when a fact that matters to it has come true.
  */
-import { type CredentialId, decodeUsageEvent, type EvidenceFact, type TopicNames } from '@keyturn/contract'
+import { type CredentialId, decodeUsageEvent, type EvidenceFact, type RotationId, type TopicNames } from '@keyturn/contract'
 import type { Consumer, Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
@@ -25,13 +25,18 @@ const SILENT_AFTER_MS = 15_000
 const CATCH_UP_MS = 5_000
 const LOOK_AGAIN_MS = 50
 
+export interface ToldRotation {
+  readonly rotationId: RotationId
+  readonly credentialId: CredentialId
+}
+
 export interface CollectorOptions {
   readonly kafka: Kafka
   readonly topics: TopicNames
   readonly db: Database
   readonly watch: GatewayWatch
-  /** Tells the rotation of a credential; false when none is running. */
-  readonly tell: (credentialId: CredentialId, fact: EvidenceFact) => Promise<boolean>
+  /** Tells a credential's rotation; false when none is running. */
+  readonly tell: (rotation: ToldRotation, fact: EvidenceFact) => Promise<boolean>
   readonly clock?: () => Date
   readonly log: Logger
 }
@@ -79,7 +84,7 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
     const complete = gateways.length > 0 && known.length === gateways.length ? new Date(Math.min(...known)) : undefined
     await setCompleteThrough(db, complete, silent.sort())
     for (const { rotationId, credentialId, fact } of await rotationsToTell(db)) {
-      await tell(credentialId, fact)
+      await tell({ rotationId, credentialId }, fact)
       await markTold(db, rotationId, fact)
     }
   }

@@ -3,8 +3,8 @@ import { isGrpcServiceError } from '@temporalio/client'
 
 export type ServerName = 'PostgreSQL' | 'Kafka' | 'Temporal'
 
-/** gRPC: deadline exceeded, resource exhausted, unavailable. */
-const GRPC_AWAY: readonly unknown[] = [4, 8, 14]
+/** gRPC: deadline exceeded, resource exhausted, failed precondition (a workflow whose worker is in trouble), unavailable. */
+const GRPC_AWAY: readonly unknown[] = [4, 8, 9, 14]
 /** SQLSTATE classes: 08 connection, 53 out of resources, 57P shutting down or starting up; and 25006: a standby answers. */
 const SQL_AWAY = /^(08|53|57P|25006)/
 const SOCKET_AWAY = [
@@ -36,9 +36,9 @@ export function unavailableServer(error: unknown): ServerName | undefined {
   if (!(error instanceof Error)) return undefined
   const { code, cause, errors } = error as { code?: unknown; cause?: unknown; errors?: unknown }
   if (error.name.startsWith('KafkaJS')) return 'Kafka'
+  if (error.name === 'WorkflowUpdateRPCTimeoutOrCancelledError') return 'Temporal'
   if (isGrpcServiceError(error)) return GRPC_AWAY.includes(code) ? 'Temporal' : undefined
   if (isGrpcServiceError(cause)) return unavailableServer(cause)
-  if (error.name === 'WorkflowUpdateRPCTimeoutOrCancelledError') return 'Temporal'
   // What is left has no library's name on it; of the three, only pg passes such errors on as they are.
   if (typeof code === 'string' && (SQL_AWAY.test(code) || SOCKET_AWAY.includes(code))) return 'PostgreSQL'
   if (PG_WORDS.test(error.message)) return 'PostgreSQL'

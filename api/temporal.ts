@@ -3,6 +3,8 @@ import {
   type ClientId,
   type CredentialId,
   type Environment,
+  PROBLEMS,
+  type ProblemCode,
   ROTATION_ENDED,
   type RotationOrder,
   type RotationProgress,
@@ -10,7 +12,6 @@ import {
   type RotationUpdate,
   rotationWorkflowId,
   type TriggerAnswer,
-  WRONG_STAGE,
 } from '@keyturn/contract'
 import {
   type Client,
@@ -25,9 +26,9 @@ import { ApiError } from './problems.ts'
 
 /** An update is answered within a second or two when a worker is there. */
 const UPDATE_DEADLINE_MS = 10_000
-/** A run that is just closing refuses what comes too late for it; the next attempt starts a new run. */
-const ATTEMPTS = 6
-const PAUSE_MS = 250
+/** A run that is just closing refuses what comes too late for it; an attempt after that starts a new run. */
+const CLOSING_WITHIN_MS = 15_000
+const PAUSE_MS = 100
 
 const CLIENT = defineSearchAttributeKey('KeyturnClient', 'KEYWORD')
 const ENVIRONMENT = defineSearchAttributeKey('KeyturnEnvironment', 'KEYWORD')
@@ -39,14 +40,17 @@ export interface RotationTarget {
   readonly environment: Environment
 }
 
-/** Starts the credential's rotation; or joins, or takes over, the one that runs. */
+/**
+ * Starts the credential's rotation; or joins, or takes over, the one that runs.
+ * @throws ApiError with the registry's code when it does not open one
+ */
 export async function triggerRotation(
   client: Client,
   taskQueue: string,
   target: RotationTarget,
   request: RotationRequest,
 ): Promise<TriggerAnswer> {
-  for (let attempt = 1; ; attempt++) {
+  for (const giveUpAt = Date.now() + CLOSING_WITHIN_MS; ; ) {
     try {
       return await client.withDeadline(Date.now() + UPDATE_DEADLINE_MS, () =>
         client.workflow.executeUpdateWithStart<typeof rotateCredential, TriggerAnswer, [RotationRequest]>('trigger', {
@@ -63,10 +67,14 @@ export async function triggerRotation(
             ],
           }),
           args: [request],
+          // A second try of the same request finds the first one.
+          updateId: request.rotationId,
         }),
       )
     } catch (error) {
-      if (attempt === ATTEMPTS || !isClosing(error)) throw error
+      const refusal = refusalOf(error)
+      if (refusal !== undefined) throw refusal
+      if (Date.now() > giveUpAt || !isClosing(error)) throw error
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
     }
   }
@@ -89,15 +97,21 @@ export async function orderRotation(
     )
   } catch (error) {
     const refusal = refusalOf(error)
-    if (refusal !== undefined) throw new ApiError('wrong-stage', refusal)
+    if (refusal !== undefined) throw refusal
+    if (error instanceof WorkflowNotFoundError) throw new ApiError('wrong-stage', NOBODY_THERE)
     if (isClosing(error)) throw new ApiError('wrong-stage', 'The rotation has ended.')
     throw error
   }
 }
 
-function refusalOf(error: unknown): string | undefined {
+const NOBODY_THERE =
+  'The rotation has just ended, or its workflow was terminated: in that case, trigger a rotation of the credential, which goes on with this one.'
+
+/** What the workflow has refused, with a code of the closed list. */
+function refusalOf(error: unknown): ApiError | undefined {
   if (!(error instanceof WorkflowUpdateFailedError) || !(error.cause instanceof ApplicationFailure)) return undefined
-  return error.cause.type === WRONG_STAGE ? error.cause.message : undefined
+  const { type, message } = error.cause
+  return typeof type === 'string' && type in PROBLEMS ? new ApiError(type as ProblemCode, message) : undefined
 }
 
 /** The workflow has ended, or is about to. */

@@ -200,12 +200,22 @@ export interface EnterStage extends StageNote {
 
 const inTransaction = (sql: Database | Tx): sql is Tx => !('tx' in sql)
 
-/** Moves a rotation to a stage; into the one where it stands already: nothing happens. What the collector has told is forgotten: it tells it anew. */
+/**
+ * Moves a rotation to a stage; into the one where it stands already: nothing happens. What the collector has told is forgotten:
+ * it tells it anew.
+ * @throws RegistryError illegal-transition when the rotation has ended, or has gone on since: this is a late try of something that
+ *   another one has done (a worker that stood still for a while)
+ */
 export async function enterStage(sql: Database | Tx, input: EnterStage): Promise<void> {
   if (!inTransaction(sql)) return sql.tx((tx) => enterStage(tx, input))
   const rotation = await lockRotation(sql, input.rotationId)
-  if (rotation.stage === input.stage) return
+  if (rotation.stage === input.stage && rotation.held_for === (input.heldFor ?? null)) return
   refuseEnded(rotation)
+  const last = await first<{ at: Date }>(sql, 'select at from rotation_stages where rotation_id = $1 order by seq desc limit 1', [
+    input.rotationId,
+  ])
+  if (last !== undefined && input.at < last.at)
+    throw new RegistryError('illegal-transition', `rotation ${input.rotationId} has gone on to ${rotation.stage} since`)
   await sql.query(
     `update rotations set stage = $2, told = '{}', held_for = $3, unconfirmed = $4, deadline = coalesce($5, deadline), ended_at = $6 where rotation_id = $1`,
     [

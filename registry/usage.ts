@@ -192,18 +192,19 @@ export async function lastUses(db: Database, credentialId: string): Promise<Map<
   return new Map(rows.map((row) => [row.key_id, row.last_accepted_at]))
 }
 
-/** The facts that have come true for open rotations and that they have not been told in this stage. Index rotations_open. */
+/** The facts that have come true for open rotations and that they have not been told in this stage. Index rotations_open, keys_pkey. */
 export async function rotationsToTell(
   db: Database,
 ): Promise<{ rotationId: RotationId; credentialId: CredentialId; fact: EvidenceFact }[]> {
   return db.query(
     `select e.rotation_id as "rotationId", e.credential_id as "credentialId", f.fact
      from rotation_evidence e
+     left join keys o on o.key_id = e.old_key_id
      cross join lateral (values
        ('new-key-used', e.stage = 'monitoring' and e.new_first_used_at is not null),
        ('old-key-quiet', e.stage = 'monitoring' and e.sufficient),
        ('new-key-refused', e.stage in ('notifying', 'monitoring', 'held') and e.new_refusals > (e.policy ->> 'newKeyRefusals')::bigint),
-       ('old-key-refused', e.stage = 'deactivating' and e.old_refusals > (e.policy ->> 'oldKeyRefusals')::bigint)
+       ('old-key-refused', e.stage in ('deactivating', 'held') and o.state = 'deactivated' and e.old_refusals > (e.policy ->> 'oldKeyRefusals')::bigint)
      ) as f (fact, holds)
      where e.ended_at is null and f.holds and f.fact <> all (e.told)`,
   )

@@ -1,10 +1,10 @@
 /** The process that turns usage reports into evidence, and tells rotations what has come true. */
-import { type CredentialId, type EvidenceFact, rotationWorkflowId } from '@keyturn/contract'
+import { type EvidenceFact, rotationWorkflowId } from '@keyturn/contract'
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client'
 import type { Logger } from 'pino'
 import { watchGateways } from '../activities/gateway-watch.ts'
 import { createKafka } from '../activities/kafka.ts'
-import { type Collector, startCollector } from '../activities/usage.ts'
+import { type Collector, startCollector, type ToldRotation } from '../activities/usage.ts'
 import type { ConfigOf } from '../infra/config.ts'
 import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
@@ -30,7 +30,7 @@ export async function startUsageCollector(
   const watch = await watchGateways(kafka, config.topics.gateways, log)
   const connection = await Connection.connect({ address: config.temporalAddress })
   const client = new Client({ connection, namespace: config.temporalNamespace })
-  const tell = (credentialId: CredentialId, fact: EvidenceFact): Promise<boolean> => signal(client, credentialId, fact)
+  const tell = (rotation: ToldRotation, fact: EvidenceFact): Promise<boolean> => signal(client, rotation, fact)
   const collector = await startCollector({
     kafka,
     topics: config.topics,
@@ -62,9 +62,9 @@ export async function startUsageCollector(
   }
 }
 
-async function signal(client: Client, credentialId: CredentialId, fact: EvidenceFact): Promise<boolean> {
+async function signal(client: Client, { rotationId, credentialId }: ToldRotation, fact: EvidenceFact): Promise<boolean> {
   try {
-    await client.workflow.getHandle(rotationWorkflowId(credentialId)).signal('evidence', fact)
+    await client.workflow.getHandle(rotationWorkflowId(credentialId)).signal('evidence', fact, rotationId)
     return true
   } catch (error) {
     // It has just ended: there is nobody left to tell.

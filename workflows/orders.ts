@@ -1,158 +1,168 @@
 /** What people and the collector say to a running rotation: updates (validated), one signal, one query. */
+import type { RotationId } from '@keyturn/contract'
 import {
   type EvidenceFact,
   isTerminal,
   ROTATION_ENDED,
+  ROTATION_UPDATES,
   type RotationOrder,
   type RotationProgress,
   type RotationRequest,
-  type RotationStage,
+  type RotationUpdate,
   type TriggerAnswer,
   WRONG_STAGE,
 } from '@keyturn/contract/rotation'
-import { ApplicationFailure, condition, defineQuery, defineSignal, defineUpdate, setHandler } from '@temporalio/workflow'
+import {
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  defineQuery,
+  defineSignal,
+  defineUpdate,
+  setHandler,
+} from '@temporalio/workflow'
 import type { Rotation } from './rotation.ts'
 
 export const triggerUpdate = defineUpdate<TriggerAnswer, [RotationRequest]>('trigger')
-export const approveUpdate = defineUpdate<RotationProgress, [RotationOrder]>('approve')
-export const holdUpdate = defineUpdate<RotationProgress, [RotationOrder]>('hold')
-export const resumeUpdate = defineUpdate<RotationProgress, [RotationOrder]>('resume')
-export const extendUpdate = defineUpdate<RotationProgress, [RotationOrder]>('extend')
-export const deactivateNowUpdate = defineUpdate<RotationProgress, [RotationOrder]>('deactivateNow')
-export const rollBackUpdate = defineUpdate<RotationProgress, [RotationOrder]>('rollBack')
-export const escalateUpdate = defineUpdate<RotationProgress, [RotationOrder]>('escalate')
-export const evidenceSignal = defineSignal<[EvidenceFact]>('evidence')
+export const evidenceSignal = defineSignal<[EvidenceFact, RotationId]>('evidence')
 export const progressQuery = defineQuery<RotationProgress>('progress')
 
 export function listen(rotation: Rotation): void {
   setHandler(progressQuery, () => rotation.progress())
-  setHandler(evidenceSignal, (fact) => {
-    rotation.facts.add(fact)
+  setHandler(evidenceSignal, (fact, rotationId) => {
+    // One that was meant for the rotation before this one, and comes late, says nothing of this one's keys.
+    if (rotation.requested && rotationId === rotation.request.rotationId) rotation.learn(fact)
   })
-  setHandler(triggerUpdate, (request: RotationRequest) => trigger(rotation, request), {
-    validator: (_: RotationRequest) => refuseWhenEnded(rotation),
+  setHandler(triggerUpdate, (request) => CancellationScope.nonCancellable(() => trigger(rotation, request)), {
+    validator: (_: RotationRequest) => refuseWhenEnding(rotation),
   })
-
-  const order = (
-    definition: typeof holdUpdate,
-    check: (order: RotationOrder) => void,
-    effect: (order: RotationOrder) => void,
-  ): void =>
+  for (const update of ROTATION_UPDATES) {
+    const { refusal, effect } = ORDERS[update]
     setHandler(
-      definition,
-      async (given) => {
-        const { stage, deadline } = rotation
-        effect(given)
-        // A moment's wait, so that the answer mostly shows the effect already.
-        await condition(() => rotation.stage !== stage || rotation.deadline !== deadline, '1s')
-        return rotation.progress()
-      },
+      defineUpdate<RotationProgress, [RotationOrder]>(update),
+      (order) => CancellationScope.nonCancellable(() => give(rotation, order, effect)),
       {
-        validator: (given) => {
-          refuseWhenEnded(rotation)
-          if (given.rotationId !== rotation.request.rotationId)
-            throw refusal(`another rotation of this credential is running: ${rotation.request.rotationId}`)
-          check(given)
+        validator: (order) => {
+          refuseWhenEnding(rotation)
+          if (!rotation.requested) throw refused('the rotation has not begun')
+          if (order.rotationId !== rotation.request.rotationId)
+            throw refused(`another rotation of this credential is running: ${rotation.request.rotationId}`)
+          const why = refusal(rotation)
+          if (why !== undefined) throw refused(why)
         },
       },
     )
+  }
+}
 
-  order(
-    holdUpdate,
-    () => {
-      requireStage(
-        rotation,
-        ['requested', 'introducing', 'notifying', 'monitoring'],
-        'only a rotation that has not begun to deactivate can be held',
-      )
-      refuseInEmergency(rotation, 'an emergency is not held')
+/** The first request opens the rotation; a later one joins it, and an emergency takes it over. The same one may come twice. */
+async function trigger(rotation: Rotation, request: RotationRequest): Promise<TriggerAnswer> {
+  if (!rotation.requested) rotation.accept(request)
+  else if (request.trigger === 'emergency' && !rotation.emergency) rotation.takeOver(request.reason, request.actor)
+  // Only then it is known which rotation it is, and that it can be had.
+  await condition(() => rotation.onRecord || rotation.impossible !== undefined)
+  if (rotation.impossible !== undefined) throw rotation.impossible
+  const { rotationId } = rotation.request
+  return { rotationId, trigger: rotation.trigger, joined: rotationId !== request.rotationId }
+}
+
+async function give(rotation: Rotation, order: RotationOrder, effect: OrderRule['effect']): Promise<RotationProgress> {
+  const { stage, deadline } = rotation
+  effect(rotation, order)
+  // A moment's wait, so that the answer mostly shows the effect already.
+  await condition(() => rotation.stage !== stage || rotation.deadline !== deadline, '1s')
+  return rotation.progress()
+}
+
+interface OrderRule {
+  /** Why the order can't be given now, for the person who gives it. */
+  readonly refusal: (rotation: Rotation) => string | undefined
+  readonly effect: (rotation: Rotation, order: RotationOrder) => void
+}
+
+const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
+  hold: {
+    refusal: (rotation) => {
+      if (rotation.emergency) return 'an emergency is not held'
+      if (rotation.stage === 'held') return `the rotation is held already${heldText(rotation)}`
+      return tooLate(rotation, 'only a rotation that has not begun to deactivate can be held')
     },
-    ({ reason }) => {
+    effect: (rotation, { reason }) => {
       rotation.holdAsked = { reason }
     },
-  )
-  order(
-    resumeUpdate,
-    () => {
-      requireStage(rotation, ['held'], 'only a held rotation can be resumed')
-      refuseWithoutReceipt(rotation)
+  },
+  resume: {
+    refusal: (rotation) => {
+      if (rotation.stage !== 'held') return `only a held rotation can be resumed; this one is ${rotation.stage}`
+      if (rotation.heldFor === 'receipt') return `the rotation waits for a gateway, and goes on by itself${heldText(rotation)}`
+      return undefined
     },
-    () => rotation.resume(),
-  )
-  order(
-    extendUpdate,
-    () => {
-      requireStage(rotation, ['notifying', 'monitoring', 'held'], 'only an overlap window that is open can be extended')
-      if (rotation.deadline === undefined) throw refusal('the overlap window has not begun: there is nothing to extend')
+    effect: (rotation) => rotation.resume(),
+  },
+  extend: {
+    refusal: (rotation) => {
+      if (rotation.emergency) return 'an emergency has no overlap window'
+      if (rotation.deadline === undefined) return 'the overlap window has not begun: there is nothing to extend'
+      return tooLate(rotation, 'only an overlap window that is open can be extended') ?? blocked(rotation)
     },
-    ({ byMs, reason, actor }) => rotation.extend(byMs ?? rotation.policy.extendByMs, reason, actor),
-  )
-  order(
-    approveUpdate,
-    () => {
-      if (rotation.heldFor !== 'deadline')
-        throw refusal(`nothing waits for approval: the rotation is ${rotation.stage}${heldText(rotation)}`)
-    },
-    ({ reason, actor }) => {
+    effect: (rotation, { byMs, reason, actor }) => rotation.extend(byMs ?? rotation.policy.extendByMs, reason, actor),
+  },
+  approve: {
+    refusal: (rotation) =>
+      rotation.heldFor === 'deadline'
+        ? undefined
+        : `nothing waits for approval: the rotation is ${rotation.stage}${heldText(rotation)}`,
+    effect: (rotation, { reason, actor }) => {
       rotation.warrant = { reason, actor }
     },
-  )
-  order(
-    deactivateNowUpdate,
-    () => {
-      requireStage(
-        rotation,
-        ['notifying', 'monitoring', 'held'],
-        'the old key can only be deactivated while both keys are accepted',
-      )
+  },
+  deactivateNow: {
+    refusal: (rotation) => {
+      if (rotation.emergency) return 'in an emergency the old key goes first: there is nothing left to deactivate'
+      const late = tooLate(rotation, 'the old key can only be deactivated while both keys are accepted')
+      if (late !== undefined) return late
       if (!rotation.newKeyEverywhere)
-        throw refusal('the new key has not reached every live gateway yet: deactivating the old one would lock the client out')
+        return 'the new key has not reached every live gateway yet: deactivating the old one would lock the client out'
+      return blocked(rotation)
     },
-    ({ reason, actor }) => {
+    effect: (rotation, { reason, actor }) => {
       rotation.warrant = { reason, actor }
     },
-  )
-  order(
-    rollBackUpdate,
-    () => {
-      refuseInEmergency(rotation, 'the old key is compromised and never comes back: the rotation rolls forward')
-      if (rotation.stage === 'rolling-back') throw refusal('the rotation is rolling back already')
+  },
+  rollBack: {
+    refusal: (rotation) => {
+      if (rotation.emergency) return 'the old key is compromised and never comes back: the rotation rolls forward'
+      if (rotation.goingBack) return 'the rotation is rolling back already'
+      return undefined
     },
-    ({ reason, actor }) => rotation.turnBack(reason, actor),
-  )
-  order(
-    escalateUpdate,
-    () => refuseInEmergency(rotation, 'the rotation is an emergency already'),
-    ({ reason, actor }) => rotation.takeOver(reason, actor),
-  )
+    effect: (rotation, { reason, actor }) => rotation.turnBack(reason, actor),
+  },
+  escalate: {
+    refusal: (rotation) => (rotation.emergency ? 'the rotation is an emergency already' : undefined),
+    effect: (rotation, { reason, actor }) => rotation.takeOver(reason, actor),
+  },
 }
 
-/** The first request opens the rotation; a later one joins it, and an emergency takes it over. */
-function trigger(rotation: Rotation, request: RotationRequest): TriggerAnswer {
-  const opens = !rotation.requested
-  if (opens) rotation.accept(request)
-  else if (request.trigger === 'emergency' && rotation.trigger !== 'emergency') rotation.takeOver(request.reason, request.actor)
-  return { rotationId: rotation.request.rotationId, trigger: rotation.trigger, joined: !opens }
+/** Once the old key goes, or the rotation goes back, there is no overlap any more that an order could be about. */
+function tooLate(rotation: Rotation, rule: string): string | undefined {
+  if (rotation.goingBack) return `${rule}; this one is rolling back`
+  if (rotation.oldKeyIs === 'accepted') return undefined
+  return `${rule}; this one is deactivating its old key: it can be rolled back`
 }
 
-const refusal = (message: string): ApplicationFailure => ApplicationFailure.nonRetryable(message, WRONG_STAGE)
+/** What the rotation is held for here has to be dealt with before anything else can be done. */
+const blocked = (rotation: Rotation): string | undefined =>
+  rotation.heldFor === 'receipt' || rotation.heldFor === 'failure'
+    ? `the rotation is held${heldText(rotation)}: that comes first`
+    : undefined
 
-function refuseWhenEnded(rotation: Rotation): void {
+const refused = (message: string): ApplicationFailure => ApplicationFailure.nonRetryable(message, WRONG_STAGE)
+
+function refuseWhenEnding(rotation: Rotation): void {
   if (isTerminal(rotation.stage))
     throw ApplicationFailure.nonRetryable(`the rotation has ended: ${rotation.stage}`, ROTATION_ENDED)
-}
-
-function requireStage(rotation: Rotation, stages: readonly RotationStage[], rule: string): void {
-  if (!stages.includes(rotation.stage)) throw refusal(`${rule}; this one is ${rotation.stage}`)
-}
-
-function refuseInEmergency(rotation: Rotation, rule: string): void {
-  if (rotation.trigger === 'emergency') throw refusal(rule)
-}
-
-function refuseWithoutReceipt(rotation: Rotation): void {
-  if (rotation.heldFor === 'receipt')
-    throw refusal(`the rotation waits for a gateway, and goes on by itself${heldText(rotation)}`)
+  if (rotation.closing || rotation.impossible !== undefined)
+    throw ApplicationFailure.nonRetryable('the rotation is just ending', ROTATION_ENDED)
 }
 
 const heldText = (rotation: Rotation): string => {

@@ -1,14 +1,16 @@
 import type { CredentialId, RotationRequest, RotationStage } from '@keyturn/contract'
-import { ActivityFailure, allHandlersFinished, CancellationScope, condition, isCancellation } from '@temporalio/workflow'
+import { ActivityFailure, allHandlersFinished, CancellationScope, condition } from '@temporalio/workflow'
+import type { OpenedRotation } from '../activities/rotations.ts'
 import { listen } from './orders.ts'
 import { records } from './proxies.ts'
-import { Rotation, TurnTaken } from './rotation.ts'
-import { deactivate } from './stages/deactivate.ts'
+import { Rotation } from './rotation.ts'
+import { finish, switchOff } from './stages/deactivate.ts'
 import { introduce } from './stages/introduce.ts'
 import { killFirst } from './stages/kill-first.ts'
 import { monitor } from './stages/monitor.ts'
 import { notify } from './stages/notify.ts'
 import { rollBack } from './stages/roll-back.ts'
+import { TurnTaken } from './turns.ts'
 
 export interface RotateCredentialInput {
   readonly credentialId: CredentialId
@@ -21,10 +23,22 @@ export async function rotateCredential(input: RotateCredentialInput): Promise<Ro
   const rotation = new Rotation(input.credentialId, input.request)
   listen(rotation)
   await condition(() => rotation.requested)
-  const { oldKey } = await records.openRotation({ ...rotation.request, credentialId: input.credentialId, at: Date.now() })
-  rotation.opened(oldKey)
+  // From here a cancellation is an order like others: it rolls back, in good order.
+  CancellationScope.current().cancelRequested.catch(() => rotation.turnBack('the workflow was cancelled', 'temporal'))
+  return CancellationScope.nonCancellable(() => run(rotation))
+}
 
-  let course = rotation.trigger === 'emergency' ? killFirst : replace
+type Course = (rotation: Rotation) => Promise<void>
+
+const COURSES: Readonly<Record<'replace' | 'roll-back' | 'emergency', Course>> = {
+  replace,
+  'roll-back': rollBack,
+  emergency: killFirst,
+}
+
+async function run(rotation: Rotation): Promise<RotationStage> {
+  const { left } = await open(rotation)
+  let course = COURSES[rotation.emergency ? 'emergency' : (left?.course ?? 'replace')]
   while (!rotation.ended) {
     try {
       await course(rotation)
@@ -36,27 +50,42 @@ export async function rotateCredential(input: RotateCredentialInput): Promise<Ro
   return rotation.stage
 }
 
-type Course = (rotation: Rotation) => Promise<void>
+/** Puts the rotation on record. When that is refused for good, whoever has asked for it hears why. */
+async function open(rotation: Rotation): Promise<OpenedRotation> {
+  try {
+    const opened = await records.openRotation({ ...rotation.request, credentialId: rotation.credentialId, at: Date.now() })
+    rotation.opened(opened)
+    return opened
+  } catch (error) {
+    rotation.refused(error)
+    await condition(allHandlersFinished)
+    throw error
+  }
+}
 
-/** The way that a rotation takes when nothing goes wrong. Every step is idempotent, so that it may be walked again after a failure. */
+/**
+ * The way that a rotation takes when nothing goes wrong. Every step is idempotent: it is walked again after a failure, and by a
+ * run that goes on where another one was terminated.
+ */
 async function replace(rotation: Rotation): Promise<void> {
-  await notify(rotation, await introduce(rotation))
-  let done = false
-  while (!done) done = await deactivate(rotation, await monitor(rotation))
+  if (rotation.oldKeyIs !== 'off') {
+    await notify(rotation, await introduce(rotation))
+    let off = false
+    while (!off) off = await switchOff(rotation, await monitor(rotation))
+  }
+  await finish(rotation)
 }
 
 /** What to do when a course was broken off: by a person, by the evidence, by cancellation, or by a step that failed for good. */
 async function nextCourse(rotation: Rotation, course: Course, error: unknown): Promise<Course> {
-  if (error instanceof TurnTaken) return error.turn.course === 'emergency' ? killFirst : rollBack
-  if (isCancellation(error)) {
-    rotation.turnBack('the workflow was cancelled', 'temporal')
-    return () => CancellationScope.nonCancellable(() => rollBack(rotation))
-  }
+  if (error instanceof TurnTaken) return COURSES[error.turn.course]
   if (!(error instanceof ActivityFailure)) throw error
   try {
     await rotation.hold('failure', error.cause?.message ?? error.message)
     return course
-  } catch (turn) {
-    return nextCourse(rotation, course, turn)
+  } catch (thrown) {
+    if (thrown instanceof TurnTaken) return COURSES[thrown.turn.course]
+    // The registry refuses even that: it does not know this rotation, or knows it as ended. Nothing is left to be done here.
+    throw thrown
   }
 }

@@ -12,28 +12,14 @@ import type {
   Trigger,
 } from '@keyturn/contract'
 import { defineSearchAttributeKey } from '@temporalio/common'
-import { ActivityFailure, CancellationScope, condition, isCancellation, upsertSearchAttributes } from '@temporalio/workflow'
+import { ActivityFailure, ApplicationFailure, upsertSearchAttributes } from '@temporalio/workflow'
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
+import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
+import { Turns } from './turns.ts'
 
 const STAGE_ATTRIBUTE = defineSearchAttributeKey('KeyturnStage', 'KEYWORD')
-
-/** A change of direction that breaks into whatever the rotation is waiting for. */
-export interface Turn {
-  readonly course: 'roll-back' | 'emergency'
-  readonly reason: string
-  readonly actor: string
-}
-
-export class TurnTaken extends Error {
-  readonly turn: Turn
-
-  constructor(turn: Turn) {
-    super(turn.reason)
-    this.turn = turn
-    this.name = 'TurnTaken'
-  }
-}
+const TRIGGER_ATTRIBUTE = defineSearchAttributeKey('KeyturnTrigger', 'KEYWORD')
 
 /** A person's word that the old key is to be deactivated whatever the evidence says. */
 export interface Warrant {
@@ -41,14 +27,16 @@ export interface Warrant {
   readonly actor: string
 }
 
-export interface KeyOfRotation {
-  readonly keyId: KeyId
-  readonly version: number
+interface Extension {
+  readonly byMs: number
+  readonly reason: string
+  readonly actor: string
 }
 
-/** The state of one rotation, and the ways in which it waits. */
+/** The state of one rotation, and what its stages have in common. */
 export class Rotation {
   readonly credentialId: CredentialId
+  readonly turns = new Turns()
   stage: RotationStage = 'requested'
   trigger: Trigger = 'manual'
   deadline: number | undefined
@@ -56,21 +44,23 @@ export class Rotation {
   newKey: KeyOfRotation | undefined
   /** Set once every live gateway accepts the new key. */
   newKeyEverywhere = false
+  newKeyRetired = false
+  /** `going` from the decision to switch it off until the registry has answered. */
+  oldKeyIs: 'accepted' | 'going' | 'off' = 'accepted'
   warrant: Warrant | undefined
-  /** Who asked for a roll-back or an emergency, and why. */
-  lastTurn: Turn | undefined
   holdAsked: { readonly reason: string } | undefined
-  /** A person's order to move the deadline, not yet carried out. */
-  extension: { readonly byMs: number; readonly reason: string; readonly actor: string } | undefined
+  /** Orders to move the deadline that are not carried out yet. */
+  readonly extensions: Extension[] = []
   readonly facts = new Set<EvidenceFact>()
   extendedByPolicy = false
   remindersSent = 0
-  newKeyRetired = false
-  private readonly timeline: TimelineEntry[] = []
+  /** Why there is no rotation: the registry refuses to open it. */
+  impossible: ApplicationFailure | undefined
+  /** The last stage is being stored: from here nothing turns the rotation. */
+  closing = false
+  private timeline: TimelineEntry[] = []
   private unconfirmed: readonly string[] = []
   private resumeAsked = false
-  private turn: Turn | undefined
-  private waiting: CancellationScope | undefined
   private old: KeyOfRotation | undefined
   private first: RotationRequest | undefined
 
@@ -92,6 +82,10 @@ export class Rotation {
     return this.request.policy
   }
 
+  get onRecord(): boolean {
+    return this.old !== undefined
+  }
+
   get oldKey(): KeyOfRotation {
     if (this.old === undefined) throw new Error('the rotation has not been opened yet')
     return this.old
@@ -99,6 +93,14 @@ export class Rotation {
 
   get ended(): boolean {
     return this.stage === 'completed' || this.stage === 'rolled-back'
+  }
+
+  get emergency(): boolean {
+    return this.trigger === 'emergency'
+  }
+
+  get goingBack(): boolean {
+    return this.turns.last?.course === 'roll-back'
   }
 
   /** The end of the overlap window, in milliseconds of the epoch. */
@@ -109,7 +111,7 @@ export class Rotation {
 
   /** What every registry change of this rotation says of itself. */
   get by() {
-    return { rotationId: this.request.rotationId, actor: this.lastTurn?.actor ?? this.request.actor, at: Date.now() }
+    return { rotationId: this.request.rotationId, actor: this.turns.last?.actor ?? this.request.actor, at: Date.now() }
   }
 
   accept(request: RotationRequest): void {
@@ -118,32 +120,53 @@ export class Rotation {
     this.timeline.push({ stage: 'requested', at: isoNow(), reason: request.reason })
   }
 
-  opened(oldKey: KeyOfRotation): void {
+  /** Takes what the registry says: of a fresh rotation, or of one that an earlier run has left. */
+  opened({ rotationId, trigger, policy, oldKey, left }: OpenedRotation): void {
     this.old = oldKey
+    if (left === undefined) return
+    this.first = { ...this.request, rotationId, trigger, policy }
+    this.stage = left.stage
+    this.timeline = [...left.timeline]
+    this.newKey = left.newKey
+    this.newKeyRetired = left.newKeyRetired
+    this.oldKeyIs = left.oldKeyOff ? 'off' : 'accepted'
+    this.deadline = left.deadline
+    if (left.course === 'emergency' && !this.emergency) this.becomeEmergency()
+    if (left.course === 'roll-back' && !this.emergency)
+      this.turns.last = { course: 'roll-back', reason: left.reason, actor: this.request.actor }
+    upsertSearchAttributes([{ key: STAGE_ATTRIBUTE, value: this.stage }])
   }
 
+  /** The registry does not open the rotation, for a reason that no retry changes. */
+  refused(error: unknown): void {
+    const cause = error instanceof ActivityFailure ? error.cause : error
+    this.impossible = cause instanceof ApplicationFailure ? cause : ApplicationFailure.nonRetryable(String(cause))
+  }
+
+  /** Goes back, unless it is too late for that, or the old key is compromised and never comes back (G9). */
   turnBack(reason: string, actor: string): void {
-    this.take({ course: 'roll-back', reason, actor })
-  }
-
-  /** Breaks the course off from within. */
-  giveUp(reason: string): never {
-    this.turnBack(reason, 'evidence')
-    this.breakOff()
-    throw new Error('unreachable: a turn was taken')
+    if (this.emergency || this.goingBack || this.closing || this.ended) return
+    this.turns.take({ course: 'roll-back', reason, actor })
   }
 
   takeOver(reason: string, actor: string): void {
-    this.trigger = 'emergency'
-    this.take({ course: 'emergency', reason, actor })
+    this.becomeEmergency()
+    this.turns.take({ course: 'emergency', reason, actor })
   }
 
   extend(byMs: number, reason: string, actor: string): void {
-    this.extension = { byMs, reason, actor }
+    this.extensions.push({ byMs, reason, actor })
   }
 
   resume(): void {
     this.resumeAsked = true
+  }
+
+  /** What the collector says has come true. Refusals turn the rotation back on their own, whatever it is waiting for. */
+  learn(fact: EvidenceFact): void {
+    if (fact === 'new-key-refused') this.turnBack('the new key is refused', 'evidence')
+    else if (fact === 'old-key-refused') this.turnBack('the old key is still asked for after it was deactivated', 'evidence')
+    else this.facts.add(fact)
   }
 
   /** Notes a stage that a registry change has stored in its own transaction. */
@@ -154,27 +177,39 @@ export class Rotation {
     upsertSearchAttributes([{ key: STAGE_ATTRIBUTE, value: stage }])
   }
 
-  /** Stores and notes a stage that begins without a change of a key. */
+  /** Stores and notes a stage that begins without a change of a key, unless the rotation is in it already. */
   async enter(stage: RotationStage, reason?: string): Promise<void> {
+    if (this.stage === stage) return
     await records.enterStage({ ...this.by, stage, ...(reason === undefined ? {} : { reason }) })
     this.entered(stage, reason)
   }
 
-  /** Moves the end of the overlap window, with the sunset that gateways announce and the expiry of the claim. */
-  async carryOutExtension(): Promise<void> {
-    const { extension } = this
-    if (extension === undefined) return
-    this.extension = undefined
-    this.deadline = Math.max(Date.now(), this.overlapEndsAt) + extension.byMs
-    await records.extendOverlap({
-      ...this.by,
-      actor: extension.actor,
-      reason: extension.reason,
-      keyId: this.oldKey.keyId,
-      successor: this.newKey?.version ?? this.oldKey.version + 1,
-      deadline: this.deadline,
-    })
-    await this.published(this.oldKey.keyId)
+  /** The last stage. A turn that was taken before it is stored still counts; after that none is accepted. */
+  async end(stage: 'completed' | 'rolled-back', reason?: string): Promise<void> {
+    this.turns.breakOff()
+    this.closing = true
+    try {
+      await this.enter(stage, reason)
+    } finally {
+      this.closing = false
+    }
+  }
+
+  /** Moves the end of the overlap window as was ordered, with the sunset that gateways announce and the expiry of the claim. */
+  async carryOutExtensions(): Promise<void> {
+    for (let next = this.extensions.shift(); next !== undefined; next = this.extensions.shift()) {
+      const deadline = Math.max(Date.now(), this.overlapEndsAt) + next.byMs
+      await records.extendOverlap({
+        ...this.by,
+        actor: next.actor,
+        reason: next.reason,
+        keyId: this.oldKey.keyId,
+        successor: this.newKey?.version ?? this.oldKey.version + 1,
+        deadline,
+      })
+      this.deadline = deadline
+      await this.published(this.oldKey.keyId)
+    }
   }
 
   /** Publishes a key's state and waits until every live gateway has applied it; while one is missing, the rotation is held. */
@@ -192,12 +227,15 @@ export class Rotation {
   async appliedEverywhere(keyId: KeyId): Promise<void> {
     const { receipt, publication } = await this.published(keyId, this.policy.receiptWaitMs)
     this.unconfirmed = receipt.unconfirmed
-    if (receipt.unconfirmed.length > 0) await this.confirmed(publication)
+    if (receipt.unconfirmed.length === 0) return
+    const who = receipt.unconfirmed.join(', ')
+    await this.alert('gateway-silent', `the roll-back waits for ${who}: bring it back, or declare it gone`)
+    await this.confirmed(publication)
   }
 
   /** Publishes a key's state and waits for the receipt only so long. */
   async published(keyId: KeyId, waitMs = 0): Promise<Propagated> {
-    return this.interruptible(() => propagation.propagate({ rotationId: this.request.rotationId, keyId, waitMs }))
+    return this.turns.interruptible(() => propagation.propagate({ rotationId: this.request.rotationId, keyId, waitMs }))
   }
 
   /** Holds the rotation until a person resumes it, or something else releases it. Ends in the stage that it was held in. */
@@ -206,23 +244,19 @@ export class Rotation {
     this.resumeAsked = false
     this.holdAsked = undefined
     this.facts.delete('old-key-quiet')
-    await this.held(heldFor, reason, () => this.wait(() => this.resumeAsked || released()))
+    const free = () => this.resumeAsked || released()
+    await this.held(heldFor, reason, async () => {
+      while (!free()) {
+        await this.turns.wait(() => free() || this.extensions.length > 0)
+        if (!free()) await this.carryOutExtensions()
+      }
+    })
     await this.enter(before, 'no longer held')
   }
 
-  /** Holds where a person asked for it while nothing could be held. */
+  /** Holds where a person asked for it while nothing could be held. A word that the old key is to go releases it. */
   async holdIfAsked(): Promise<void> {
-    if (this.holdAsked !== undefined) await this.hold('operator', this.holdAsked.reason)
-  }
-
-  /** Waits until something holds or a time comes (false); a turn breaks in. */
-  async wait(met: () => boolean, until?: number): Promise<boolean> {
-    this.breakOff()
-    const awake = () => this.turn !== undefined || met()
-    const inTime =
-      until === undefined ? await condition(awake).then(() => true) : await condition(awake, Math.max(1, until - Date.now()))
-    this.breakOff()
-    return inTime
+    if (this.holdAsked !== undefined) await this.hold('operator', this.holdAsked.reason, () => this.warrant !== undefined)
   }
 
   /** Tells people what they should look at. That nobody could be told is no reason to stop. */
@@ -230,16 +264,16 @@ export class Rotation {
     try {
       await alerts.raiseAlert({ kind, credentialId: this.credentialId, rotationId: this.request.rotationId, detail })
     } catch (error) {
-      if (isCancellation(error)) throw error
+      if (!(error instanceof ActivityFailure)) throw error
     }
   }
 
   /** Tells the client. When that fails for good, an alert says so, and the rotation goes on: gateways tell it in-band. */
   async tell(message: NotificationKind): Promise<void> {
     try {
-      await this.interruptible(() => notifications.notifyClient({ rotationId: this.request.rotationId, message }))
+      await this.turns.interruptible(() => notifications.notifyClient({ rotationId: this.request.rotationId, message }))
     } catch (error) {
-      if (isCancellation(error) || !(error instanceof ActivityFailure)) throw error
+      if (!(error instanceof ActivityFailure)) throw error
       await this.alert('notification-failed', `the client was not told "${message}": ${error.cause?.message ?? error.message}`)
     }
   }
@@ -259,8 +293,13 @@ export class Rotation {
     }
   }
 
+  private becomeEmergency(): void {
+    this.trigger = 'emergency'
+    upsertSearchAttributes([{ key: TRIGGER_ATTRIBUTE, value: this.trigger }])
+  }
+
   private async confirmed(publication: PublicationRecord): Promise<void> {
-    await this.interruptible(() => receipts.awaitReceipt({ rotationId: this.request.rotationId, publication }))
+    await this.turns.interruptible(() => receipts.awaitReceipt({ rotationId: this.request.rotationId, publication }))
     this.unconfirmed = []
   }
 
@@ -274,34 +313,6 @@ export class Rotation {
     } finally {
       this.heldFor = undefined
     }
-  }
-
-  /** Runs work that may take long; a turn cancels it. */
-  private async interruptible<T>(work: () => Promise<T>): Promise<T> {
-    this.breakOff()
-    const scope = new CancellationScope()
-    this.waiting = scope
-    try {
-      return await scope.run(work)
-    } catch (error) {
-      this.breakOff()
-      throw error
-    } finally {
-      this.waiting = undefined
-    }
-  }
-
-  private take(turn: Turn): void {
-    this.turn = turn
-    this.lastTurn = turn
-    this.waiting?.cancel()
-  }
-
-  private breakOff(): void {
-    const turn = this.turn
-    if (turn === undefined) return
-    this.turn = undefined
-    throw new TurnTaken(turn)
   }
 }
 

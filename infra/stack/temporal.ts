@@ -80,10 +80,7 @@ async function askTemporal(address: string): Promise<void> {
   }
 }
 
-/**
- * The program that starts a time-skipping server, for `TestWorkflowEnvironment.createTimeSkipping({ server: { executable: {
- * type: 'existing-path', path } } })`. Fetched once.
- */
+/** The program that starts a time-skipping server. Fetched once. */
 export async function timeSkippingServer(say: (what: string) => void = () => {}): Promise<string> {
   const given = process.env['KEYTURN_TIME_SKIPPING_SERVER']
   if (given) return given
@@ -101,6 +98,25 @@ export async function timeSkippingServer(say: (what: string) => void = () => {})
     () => say("waiting for another run that fetches Temporal's test server"),
   )
   return join(directory, 'temporal-test-server')
+}
+
+/** Starts a time-skipping server of the program's. The testing library would give it five seconds, too few on a busy machine. */
+export async function startTimeSkippingServer(program: string): Promise<RunningService & { address: string }> {
+  const service = await startService(
+    {
+      name: "Temporal's test server",
+      slug: 'temporal-test-server',
+      ports: 1,
+      withinMs: 2 * WITHIN_MS,
+      prepare: async (_directory, [port]) => ({ command: program, args: [String(port)] }),
+      async ask([port = 0]) {
+        const connection = await Connection.connect({ address: `127.0.0.1:${port}`, connectTimeout: CONNECT_MS })
+        await connection.close()
+      },
+    },
+    new AbortController().signal,
+  )
+  return { ...service, address: `127.0.0.1:${service.ports[0]}` }
 }
 
 const TEST_SERVER_SCRIPT = `#!/bin/sh

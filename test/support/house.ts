@@ -26,15 +26,18 @@ import {
   type TriggerAnswer,
 } from '@keyturn/contract'
 import { createGateway, type Gateway } from '@keyturn/gateway'
-import { Client, Connection, WithStartWorkflowOperation, type WorkflowHandle } from '@temporalio/client'
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client'
 import { TestWorkflowEnvironment } from '@temporalio/testing'
 import pino, { type Logger } from 'pino'
 import { createKafka, createPublisher } from '../../activities/kafka.ts'
 import { createPropagation, type Propagation } from '../../activities/propagation.ts'
+import { unavailableServer } from '../../api/dependencies.ts'
+import { orderRotation, triggerRotation } from '../../api/temporal.ts'
 import type { Config } from '../../infra/config.ts'
+import { startTimeSkippingServer } from '../../infra/stack/temporal.ts'
 import { claimCode, redeemClaim } from '../../registry/claims.ts'
-import { createClient } from '../../registry/clients.ts'
-import { createCredential } from '../../registry/credentials.ts'
+import { type Contact, createClient } from '../../registry/clients.ts'
+import { createCredential, getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { getKey, type KeyRow, keysOfCredential } from '../../registry/keys.ts'
 import { getRotation, type Rotation } from '../../registry/rotations.ts'
@@ -45,6 +48,7 @@ import { startUsageCollector } from '../../workers/usage-collector.ts'
 import type { rotateCredential } from '../../workflows/index.ts'
 
 const DAY_MS = 86_400_000
+const PATIENCE_MS = 120_000
 
 /** The servers that a house stands on. */
 export interface Servers {
@@ -72,6 +76,7 @@ export interface TestCredential {
 }
 
 export interface StartedRotation {
+  readonly credentialId: CredentialId
   readonly rotationId: RotationId
   readonly handle: WorkflowHandle<typeof rotateCredential>
 }
@@ -107,7 +112,8 @@ export class House {
   static async open(servers: Servers, options: HouseOptions): Promise<House> {
     const log = pino({ level: process.env['KEYTURN_TEST_LOG'] ?? 'silent' })
     routeTemporalLog(log)
-    const env = options.time === 'skipped' ? await timeSkipping(servers) : undefined
+    const skipping = options.time === 'skipped' ? await timeSkipping(servers) : undefined
+    const env = skipping?.env
     const { topics } = servers
     const config = houseConfig(servers, env?.address ?? servers.temporalAddress)
     const db = openDatabase(config.postgresUrl)
@@ -130,7 +136,7 @@ export class House {
     house.closers.push(
       () => db.close(),
       () => connection.close(),
-      async () => env?.teardown(),
+      async () => skipping?.stop(),
       () => propagation.stop(),
       async () => collecting?.stop(),
     )
@@ -164,7 +170,10 @@ export class House {
     if (this.env !== undefined) this.offsetMs = (await this.env.currentTimeMs()) - Date.now()
   }
 
-  async addGateway(gatewayId: string, options: { failClosed?: string[]; stalenessMs?: number } = {}): Promise<Gateway> {
+  async addGateway(
+    gatewayId: string,
+    options: { failClosed?: string[]; stalenessMs?: number; behindMs?: number } = {},
+  ): Promise<Gateway> {
     const gateway = createGateway({
       kafka: { brokers: this.config.kafkaBrokers, topics: this.config.topics },
       gatewayId,
@@ -174,7 +183,7 @@ export class House {
       stalenessMs: options.stalenessMs ?? 30_000,
       heartbeatMs: 1_000,
       usageWindowMs: 200,
-      clock: () => this.now(),
+      clock: () => this.now() - (options.behindMs ?? 0),
       log: this.log,
     })
     await gateway.start()
@@ -207,10 +216,14 @@ export class House {
   }
 
   /** A credential whose first key the client has claimed, and every gateway knows. */
-  async credential(scopes: string[] = ['read:prices'], environment: Environment = 'prod'): Promise<TestCredential> {
+  async credential(
+    scopes: string[] = ['read:prices'],
+    environment: Environment = 'prod',
+    contacts: readonly Contact[] = [],
+  ): Promise<TestCredential> {
     await this.setClock()
     const at = new Date(this.now())
-    const { clientId } = await createClient(this.db, { name: 'Acme', contacts: [], at, actor: 'test' })
+    const { clientId } = await createClient(this.db, { name: 'Acme', contacts, at, actor: 'test' })
     const made = await createCredential(this.db, {
       clientId,
       name: `feed-${randomBase62(8)}`,
@@ -245,16 +258,16 @@ export class House {
       actor: 'test',
       policy: { ...DEFAULT_POLICY, ...policy },
     }
-    const start = new WithStartWorkflowOperation<typeof rotateCredential>('rotateCredential', {
-      workflowId: rotationWorkflowId(credentialId),
-      taskQueue: this.config.taskQueue,
-      workflowIdConflictPolicy: 'USE_EXISTING',
-      args: [{ credentialId }],
-    })
-    return this.client.workflow.executeUpdateWithStart<typeof rotateCredential, TriggerAnswer, [RotationRequest]>('trigger', {
-      startWorkflowOperation: start,
-      args: [request],
-    })
+    const target = await getCredential(this.db, credentialId)
+    if (target === undefined) throw new Error(`there is no credential ${credentialId}`)
+    // What the API answers with 503, and whoever asked does: try again. The same request is the same rotation.
+    for (const giveUp = Date.now() + PATIENCE_MS; ; ) {
+      try {
+        return await triggerRotation(this.client, this.config.taskQueue, target, request)
+      } catch (error) {
+        if (Date.now() > giveUp || unavailableServer(error) === undefined) throw error
+      }
+    }
   }
 
   async rotate(
@@ -263,17 +276,22 @@ export class House {
     trigger: Trigger = 'manual',
   ): Promise<StartedRotation> {
     const { rotationId } = await this.trigger(credentialId, policy, trigger)
-    return { rotationId, handle: this.client.workflow.getHandle<typeof rotateCredential>(rotationWorkflowId(credentialId)) }
+    return {
+      credentialId,
+      rotationId,
+      handle: this.client.workflow.getHandle<typeof rotateCredential>(rotationWorkflowId(credentialId)),
+    }
   }
 
-  order({ handle, rotationId }: StartedRotation, update: RotationUpdate, byMs?: number): Promise<RotationProgress> {
+  /** Gives an order as the API does. Rejects with `wrong-stage` and the reason when it is refused. */
+  order({ credentialId, rotationId }: StartedRotation, update: RotationUpdate, byMs?: number): Promise<RotationProgress> {
     const order: RotationOrder = {
       rotationId,
       reason: `${update} by test`,
       actor: 'tester',
       ...(byMs === undefined ? {} : { byMs }),
     }
-    return handle.executeUpdate<RotationProgress, [RotationOrder]>(update, { args: [order] })
+    return orderRotation(this.client, credentialId, update, order)
   }
 
   async rotation(rotationId: RotationId): Promise<Rotation> {
@@ -378,9 +396,22 @@ function houseConfig({ postgresUrl, kafkaBrokers, topics, workflowBundle }: Serv
   }
 }
 
-async function timeSkipping({ timeSkippingServer }: Servers): Promise<TestWorkflowEnvironment> {
+/** The library's environment on a server that runs already; it knows how to, but its types don't say so. */
+async function timeSkipping({ timeSkippingServer }: Servers): Promise<{ env: TestWorkflowEnvironment; stop(): Promise<void> }> {
   if (timeSkippingServer === undefined) throw new Error('skipped time needs a time-skipping server')
-  return TestWorkflowEnvironment.createTimeSkipping({
-    server: { executable: { type: 'existing-path', path: timeSkippingServer } },
+  const { address, stop } = await startTimeSkippingServer(timeSkippingServer)
+  const library = TestWorkflowEnvironment as unknown as { create(options: object): Promise<TestWorkflowEnvironment> }
+  const env = await library.create({
+    server: { type: 'existing' },
+    supportsTimeSkipping: true,
+    namespace: 'default',
+    address,
   })
+  return {
+    env,
+    async stop() {
+      await env.teardown()
+      await stop()
+    },
+  }
 }

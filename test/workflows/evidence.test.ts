@@ -1,3 +1,4 @@
+import { EVIDENCE_FACTS } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { eventually, type House, type StartedRotation } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
@@ -150,17 +151,33 @@ describe('G2: the old key is deactivated on evidence', () => {
   test('G2: use between the signal and the transaction sends the rotation back to monitoring', async () => {
     const rotation = await monitored()
     await house.use(rotation.token)
-    await rotation.handle.signal('evidence', 'old-key-quiet')
-    await rotation.handle.signal('evidence', 'old-key-quiet')
-    await eventually(async () => {
+    await rotation.handle.signal('evidence', 'old-key-quiet', rotation.rotationId)
+    const monitoredAgain = async (): Promise<boolean> => {
       const { events } = await rotation.handle.fetchHistory()
-      return (events ?? []).filter((event) => event.activityTaskCompletedEventAttributes).length > 8
-    }, 'the attempt to deactivate')
+      const scheduled = (events ?? []).map((event) => event.activityTaskScheduledEventAttributes?.activityType?.name)
+      return (
+        scheduled.indexOf('deactivateKey') > 0 && scheduled.lastIndexOf('startMonitoring') > scheduled.indexOf('deactivateKey')
+      )
+    }
+    await eventually(monitoredAgain, 'monitoring after the attempt to deactivate')
     expect(await house.keyState(rotation.keyId)).toBe('active')
     expect((await rotation.handle.query('progress')) as unknown).toMatchObject({ stage: 'monitoring' })
     await house.order(rotation, 'rollBack')
     expect(await rotation.handle.result()).toBe('rolled-back')
   })
+})
+
+test('a fact that was meant for another rotation of the credential changes nothing', async () => {
+  const rotation = await monitored()
+  const before = 'rot_0000000000000000' as StartedRotation['rotationId']
+  for (const fact of EVIDENCE_FACTS) await rotation.handle.signal('evidence', fact, before)
+  await rotation.handle.signal('evidence', 'new-key-used', rotation.rotationId)
+  expect((await rotation.handle.query('progress')) as unknown).toMatchObject({ stage: 'monitoring' })
+  await house.pass(HOUR)
+  expect(await house.keyState(rotation.keyId)).toBe('active')
+  expect((await house.rotation(rotation.rotationId)).stage).toBe('monitoring')
+  await house.order(rotation, 'rollBack')
+  await rotation.handle.result()
 })
 
 describe('reminders', () => {

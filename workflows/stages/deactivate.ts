@@ -2,28 +2,37 @@ import { keys } from '../proxies.ts'
 import type { Rotation, Warrant } from '../rotation.ts'
 
 /**
- * Switches the old key off, waits for the receipt from every live gateway, and watches for regret.
- * The evidence is looked at once more in the transaction itself; when it has changed meanwhile, nothing happens.
- * @returns whether the rotation is done; false sends it back to monitoring
+ * Switches the old key off. The evidence is looked at once more in the transaction itself; when it has changed meanwhile,
+ * nothing happens.
+ * @returns whether it is off; false sends the rotation back to monitoring
  */
-export async function deactivate(rotation: Rotation, warrant: Warrant | undefined): Promise<boolean> {
-  const { oldKey, policy, by } = rotation
-  const result = await keys.deactivateKey({
-    ...by,
-    keyId: oldKey.keyId,
-    actor: warrant?.actor ?? by.actor,
-    reason: warrant?.reason ?? 'the new key is in use, and the old one has been quiet for the quiet period',
-    unless: warrant === undefined ? 'used' : 'never',
-  })
-  if (!result.deactivated) return false
-  rotation.entered('deactivating', warrant?.reason)
-  await rotation.propagated(oldKey.keyId)
-
-  const refused = () => rotation.facts.has('old-key-refused')
-  if (policy.regretWindowMs > 0 && (await rotation.wait(refused, Date.now() + policy.regretWindowMs))) {
-    rotation.giveUp('the old key is still asked for after it was deactivated')
+export async function switchOff(rotation: Rotation, warrant: Warrant | undefined): Promise<boolean> {
+  const { oldKey, by } = rotation
+  rotation.turns.breakOff()
+  rotation.oldKeyIs = 'going'
+  let off = false
+  try {
+    const result = await keys.deactivateKey({
+      ...by,
+      keyId: oldKey.keyId,
+      actor: warrant?.actor ?? by.actor,
+      reason: warrant?.reason ?? 'the new key is in use, and the old one has been quiet for the quiet period',
+      unless: warrant === undefined ? 'used' : 'never',
+    })
+    off = result.deactivated
+  } finally {
+    rotation.oldKeyIs = off ? 'off' : 'accepted'
   }
+  if (off) rotation.entered('deactivating', warrant?.reason)
+  return off
+}
+
+/** Waits until every live gateway refuses the old key, then watches for regret: the collector tells of it, and turns the rotation back. */
+export async function finish(rotation: Rotation): Promise<void> {
+  const { oldKey, policy } = rotation
+  await rotation.enter('deactivating')
+  await rotation.propagated(oldKey.keyId)
+  if (policy.regretWindowMs > 0) await rotation.turns.wait(() => false, Date.now() + policy.regretWindowMs)
   await rotation.tell('deactivated')
-  await rotation.enter('completed')
-  return true
+  await rotation.end('completed')
 }

@@ -1,8 +1,11 @@
+import type { KeyOfRotation } from '../../activities/rotations.ts'
 import { keys } from '../proxies.ts'
-import type { KeyOfRotation, Rotation } from '../rotation.ts'
+import type { Rotation } from '../rotation.ts'
 
 /** Issues the new key and waits until every live gateway accepts it: only then may the client hear of it. */
 export async function introduce(rotation: Rotation): Promise<KeyOfRotation> {
+  // The registry notes the stage together with the key, and has done so already when this is walked again.
+  if (rotation.newKey !== undefined) await rotation.enter('introducing')
   const newKey = await keys.introduceKey({ ...rotation.by, claimUntil: Date.now() + rotation.policy.overlapMs })
   rotation.newKey = newKey
   rotation.entered('introducing')

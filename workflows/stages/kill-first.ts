@@ -10,8 +10,9 @@ const MOMENT_MS = 5_000
  */
 export async function killFirst(rotation: Rotation): Promise<void> {
   const { oldKey } = rotation
-  const reason = rotation.lastTurn?.reason ?? rotation.request.reason
+  const reason = rotation.turns.last?.reason ?? rotation.request.reason
   await keys.compromiseKey({ ...rotation.by, keyId: oldKey.keyId, reason })
+  rotation.oldKeyIs = 'off'
   rotation.entered('deactivating', reason)
   await rotation.published(oldKey.keyId, MOMENT_MS)
   if (rotation.request.trigger !== 'emergency') await records.takeOver({ ...rotation.by, reason })
@@ -27,5 +28,5 @@ export async function killFirst(rotation: Rotation): Promise<void> {
 
   await rotation.propagated(oldKey.keyId)
   await rotation.propagated(rotation.newKey.keyId)
-  await rotation.enter('completed')
+  await rotation.end('completed')
 }

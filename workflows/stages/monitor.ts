@@ -20,16 +20,17 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
 
   for (;;) {
     const { overlapEndsAt } = rotation
-    await rotation.wait(() => isDue(rotation), nextReminder(rotation) ?? overlapEndsAt)
+    await rotation.turns.wait(() => isDue(rotation), nextReminder(rotation) ?? overlapEndsAt)
 
-    if (facts.has('new-key-refused')) rotation.giveUp('the new key is refused')
-    else if (rotation.warrant !== undefined) return rotation.warrant
-    else if (rotation.extension !== undefined) await rotation.carryOutExtension()
+    if (rotation.warrant !== undefined) return rotation.warrant
+    else if (rotation.extensions.length > 0) await rotation.carryOutExtensions()
     else if (rotation.holdAsked !== undefined) await rotation.holdIfAsked()
     else if (facts.has('old-key-quiet')) return undefined
     else if (Date.now() < overlapEndsAt) await remind(rotation)
     else {
       const now = await records.readEvidence({ rotationId: rotation.request.rotationId })
+      // Somebody may have said something meanwhile, and that counts first.
+      if (isDue(rotation)) continue
       if (now.sufficient) return undefined
       if (policy.onDeadline === 'force')
         return { reason: 'the overlap window has ended, and the policy says force', actor: 'policy' }
@@ -37,30 +38,28 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
         rotation.extendedByPolicy = true
         rotation.extend(policy.extendByMs, 'the overlap window has ended, and the policy says extend', 'policy')
       } else {
-        const released = () => rotation.warrant !== undefined || rotation.extension !== undefined
+        const released = () => rotation.warrant !== undefined || rotation.extensions.length > 0
         await rotation.hold('deadline', deadlineText(now, policy.quietPeriodMs), released)
       }
     }
   }
 }
 
-const isDue = ({ facts, warrant, extension, holdAsked }: Rotation): boolean =>
-  warrant !== undefined ||
-  extension !== undefined ||
-  holdAsked !== undefined ||
-  facts.has('old-key-quiet') ||
-  facts.has('new-key-refused')
+const isDue = ({ facts, warrant, extensions, holdAsked }: Rotation): boolean =>
+  warrant !== undefined || extensions.length > 0 || holdAsked !== undefined || facts.has('old-key-quiet')
 
 /** When the next reminder is due; nothing once the new key is in use. */
-function nextReminder(rotation: Rotation): number | undefined {
-  const part = REMINDERS[rotation.remindersSent]
-  if (part === undefined || rotation.facts.has('new-key-used')) return undefined
-  const due = rotation.overlapEndsAt - (1 - part) * rotation.policy.overlapMs
-  return due < rotation.overlapEndsAt ? due : undefined
+function nextReminder({ remindersSent, facts, overlapEndsAt, policy }: Rotation): number | undefined {
+  const part = REMINDERS[remindersSent]
+  if (part === undefined || facts.has('new-key-used')) return undefined
+  const due = overlapEndsAt - (1 - part) * policy.overlapMs
+  return due < overlapEndsAt ? due : undefined
 }
 
+/** Of several that fell due while the rotation was held, one is enough. */
 async function remind(rotation: Rotation): Promise<void> {
-  rotation.remindersSent += 1
+  do rotation.remindersSent += 1
+  while ((nextReminder(rotation) ?? Infinity) <= Date.now())
   await rotation.tell('reminder')
 }
 

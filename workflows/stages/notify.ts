@@ -1,5 +1,6 @@
+import type { KeyOfRotation } from '../../activities/rotations.ts'
 import { keys } from '../proxies.ts'
-import type { KeyOfRotation, Rotation } from '../rotation.ts'
+import type { Rotation } from '../rotation.ts'
 
 /** Opens the overlap window: gateways announce the sunset in-band, and the client is told on its channels. */
 export async function notify(rotation: Rotation, newKey: KeyOfRotation): Promise<void> {
