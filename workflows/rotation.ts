@@ -18,6 +18,8 @@ import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
 import { Turns } from './turns.ts'
 
+/** How long a receipt is waited for where the rotation goes on without it. */
+const MOMENT_MS = 5_000
 const STAGE_ATTRIBUTE = defineSearchAttributeKey('KeyturnStage', 'KEYWORD')
 const TRIGGER_ATTRIBUTE = defineSearchAttributeKey('KeyturnTrigger', 'KEYWORD')
 
@@ -233,8 +235,8 @@ export class Rotation {
     await this.confirmed(publication)
   }
 
-  /** Publishes a key's state and waits for the receipt only so long. */
-  async published(keyId: KeyId, waitMs = 0): Promise<Propagated> {
+  /** Publishes a key's state and waits for the receipt only so long: a silent gateway delays the rotation by that, no more. */
+  async published(keyId: KeyId, waitMs = MOMENT_MS): Promise<Propagated> {
     return this.turns.interruptible(() => propagation.propagate({ rotationId: this.request.rotationId, keyId, waitMs }))
   }
 
