@@ -2,6 +2,7 @@ import type { Evidence, KeyId, RotationId } from '@keyturn/contract'
 import type { Database } from '../registry/database.ts'
 import * as registry from '../registry/keys.ts'
 import type { Sealer } from '../registry/sealing.ts'
+import type { Propagation } from './propagation.ts'
 
 /** Which rotation changes something, on whose word, and when (milliseconds of the epoch, in the workflow's time). */
 export interface By {
@@ -19,10 +20,14 @@ export interface KeyActivityDeps {
   readonly db: Database
   readonly sealer: Sealer
   readonly brand: string
+  readonly propagation: Pick<Propagation, 'publishAhead'>
 }
 
-/** Changes of keys: each one transaction of the registry, which also stores the stage that begins with it. */
-export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
+/**
+ * Changes of keys: each one transaction of the registry, which also stores the stage that begins with it. What gateways wait
+ * for is published from then on, while the workflow goes on to its next step, which makes sure that it is.
+ */
+export function createKeyActivities({ db, sealer, brand, propagation }: KeyActivityDeps) {
   /** Issues the rotation's new key. Its secret never leaves this process but sealed. */
   const introduceKey = async ({ claimUntil, ...by }: By & { claimUntil: number }): Promise<{ keyId: KeyId; version: number }> => {
     const { keyId, version } = await registry.introduceSuccessor(db, {
@@ -31,6 +36,7 @@ export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
       sealer,
       claimExpiresAt: new Date(claimUntil),
     })
+    propagation.publishAhead(keyId)
     return { keyId, version }
   }
 
@@ -38,6 +44,7 @@ export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
   const deprecateKey = async (input: By & { keyId: KeyId; sunsetAt: number; successor: number }): Promise<void> => {
     const sunsetAt = new Date(input.sunsetAt)
     await registry.deprecateKey(db, { ...dated(input), sunsetAt, stage: { stage: 'notifying', deadline: sunsetAt } })
+    propagation.publishAhead(input.keyId)
   }
 
   /** Switches the old key off, unless the evidence forbids it (G2). */
@@ -45,13 +52,16 @@ export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
     input: KeyChange & { unless: 'used' | 'never' },
   ): Promise<{ deactivated: true } | { deactivated: false; evidence: Evidence }> => {
     const result = await registry.deactivateKey(db, { ...dated(input), stage: { stage: 'deactivating', reason: input.reason } })
-    return result.deactivated ? { deactivated: true } : result
+    if (!result.deactivated) return result
+    propagation.publishAhead(input.keyId)
+    return { deactivated: true }
   }
 
   /** Makes the old key the current one again; not one that was compromised meanwhile (G9). */
   const reinstateKey = async (input: KeyChange): Promise<{ reinstated: boolean }> => {
     try {
       await registry.reinstateKey(db, { ...dated(input), stage: { stage: 'rolling-back', reason: input.reason } })
+      propagation.publishAhead(input.keyId)
       return { reinstated: true }
     } catch (error) {
       if ((await registry.getKey(db, input.keyId))?.state === 'compromised') return { reinstated: false }
@@ -65,6 +75,7 @@ export function createKeyActivities({ db, sealer, brand }: KeyActivityDeps) {
 
   const compromiseKey = async (input: KeyChange): Promise<void> => {
     await registry.compromiseKey(db, { ...dated(input), stage: { stage: 'deactivating', reason: input.reason } })
+    propagation.publishAhead(input.keyId)
   }
 
   return { introduceKey, deprecateKey, deactivateKey, reinstateKey, retireNewKey, compromiseKey }

@@ -13,7 +13,7 @@ import {
 } from '@keyturn/contract'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
-import { type KeyRow, toKeyRecord } from '../registry/keys.ts'
+import { getKey, type KeyRow, toKeyRecord } from '../registry/keys.ts'
 import { publishKey } from '../registry/publishing.ts'
 import { type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
 import { type ControlKafka, createPublisher, type Publisher } from './kafka.ts'
@@ -45,6 +45,8 @@ export interface GatewayStatus {
 }
 
 export interface Propagation {
+  /** Begins to publish a key that has just been changed. It may fail: `publish`, which must follow, takes it over or begins anew. */
+  publishAhead(keyId: KeyId): void
   /** Publishes the present state of a key. Twice does no harm: the highest revision wins. */
   publish(keyId: KeyId): Promise<Publication>
   waitForReceipt(publication: Publication, options: WaitOptions): Promise<Receipt>
@@ -66,13 +68,32 @@ export interface PropagationOptions {
 }
 
 const LIVE_WITHIN_MS = 10_000
+/** What another worker's `publish` has followed is forgotten some time. */
+const MOST_AHEAD = 1_000
 
 export async function createPropagation({ kafka, topics, db, log, source }: PropagationOptions): Promise<Propagation> {
   const publisher = createPublisher(kafka)
   const watch = await watchGateways(kafka, topics.gateways, log)
+  const publishNow = (keyId: KeyId): Promise<Publication> =>
+    publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row))
+  const ahead = new Map<KeyId, Promise<Publication | undefined>>()
   return {
     watch,
-    publish: (keyId) => publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row)),
+    publishAhead(keyId) {
+      const sent = publishNow(keyId).catch((error: unknown) => {
+        log.info({ err: error, keyId }, 'a key was not published at once; the next step does it')
+        return undefined
+      })
+      ahead.delete(keyId)
+      ahead.set(keyId, sent)
+      const [oldest] = ahead.keys()
+      if (ahead.size > MOST_AHEAD && oldest !== undefined) ahead.delete(oldest)
+    },
+    async publish(keyId) {
+      const sent = await ahead.get(keyId)
+      ahead.delete(keyId)
+      return sent !== undefined && sent.revision === (await getKey(db, keyId))?.revision ? sent : publishNow(keyId)
+    },
     waitForReceipt: (publication, options) => waitForReceipt(watch, publication, options),
     async gateways() {
       const known = await watch.readToEnd()
@@ -91,6 +112,7 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
       return true
     },
     async stop() {
+      await Promise.all(ahead.values())
       await Promise.allSettled([watch.stop(), publisher.stop()])
     },
   }
