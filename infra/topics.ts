@@ -1,11 +1,12 @@
 /** Makes Keyturn's topics on a cluster, with the contract's settings. */
 import { TOPIC_SETTINGS, type TopicName, type TopicNames } from '@keyturn/contract'
-import { type Admin, type Kafka, KafkaJSProtocolError } from 'kafkajs'
+import type { Admin, Kafka } from 'kafkajs'
 
 const MOST_REPLICAS = 3
 /** How long topics may take until every broker knows them and each partition has a leader. */
 const READY_WITHIN_MS = 30_000
 const LOOK_AGAIN_MS = 100
+const NOT_YET: readonly unknown[] = ['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE']
 
 /**
  * Makes the topics that are missing and waits until each has its leaders; those that exist stay as they are. Several processes
@@ -47,7 +48,7 @@ async function waitForLeaders(admin: Admin, topics: readonly string[]): Promise<
       const known = (await admin.fetchTopicMetadata({ topics: [...topics] })).topics
       if (known.every(({ partitions }) => partitions.length > 0 && partitions.every(({ leader }) => leader >= 0))) return
     } catch (error) {
-      if (!(error instanceof KafkaJSProtocolError) || Date.now() > giveUp) throw error
+      if (!NOT_YET.includes((error as { type?: unknown }).type) || Date.now() > giveUp) throw error
     }
     if (Date.now() > giveUp) throw new Error(`Kafka has made the topics, and names no leader for them: ${topics.join(', ')}`)
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))

@@ -13,18 +13,31 @@ export interface Database {
   close(): Promise<void>
 }
 
+/** How long one statement may take, unless the process says less. */
+const STATEMENT_MS = 30_000
+/** How much later than PostgreSQL itself we give a statement up: only then does PostgreSQL not answer. */
+const ANSWER_MS = 2_000
 const ATTEMPTS = 5
 const PAUSE_MS = 20
 const INT8 = 20
 
-/** Opens a pool on the registry. Integers of 64 bits become numbers, times `Date`s. */
-export function openDatabase(url: string, options: { applicationName?: string; max?: number } = {}): Database {
+/**
+ * Opens a pool on the registry. Integers of 64 bits become numbers, times `Date`s.
+ * @param options `statementMs`: how long one statement may take; `max`: connections at once
+ */
+export function openDatabase(
+  url: string,
+  options: { applicationName?: string; max?: number; statementMs?: number } = {},
+): Database {
+  const { statementMs = STATEMENT_MS } = options
   const pool = new pg.Pool({
     connectionString: url,
     application_name: options.applicationName ?? 'keyturn',
     max: options.max ?? 10,
     connectionTimeoutMillis: 10_000,
-    statement_timeout: 30_000,
+    statement_timeout: statementMs,
+    // A network that swallows packets is noticed by nothing else.
+    query_timeout: statementMs + ANSWER_MS,
     idle_in_transaction_session_timeout: 60_000,
     keepAlive: true,
     // The statements are short and go by indexes: parallel workers would only make the planner prefer scans.
@@ -49,9 +62,11 @@ export function openDatabase(url: string, options: { applicationName?: string; m
       await tx.query('commit')
       return result
     } catch (error) {
-      await tx.query('rollback').catch((failed: Error) => {
-        broken = failed
-      })
+      if (isUnanswered(error)) broken = error
+      else
+        await tx.query('rollback').catch((failed: Error) => {
+          broken = failed
+        })
       throw error
     } finally {
       tx.off('error', onError)
@@ -79,6 +94,9 @@ export function openDatabase(url: string, options: { applicationName?: string; m
     close: () => pool.end(),
   }
 }
+
+/** Nothing more comes on such a connection, no answer to a rollback either. */
+const isUnanswered = (error: unknown): error is Error => error instanceof Error && error.message === 'Query read timeout'
 
 /** The first row, in a transaction. */
 export async function first<R>(tx: Tx, text: string, values: readonly unknown[] = []): Promise<R | undefined> {

@@ -7,6 +7,7 @@ import { createPropagation } from '../activities/propagation.ts'
 import { createApi } from '../api/server.ts'
 import type { Config } from '../infra/config.ts'
 import type { Log } from '../infra/log.ts'
+import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { createSealer } from '../registry/sealing.ts'
@@ -15,13 +16,19 @@ import { isProgram, type RunningProcess, runProcess } from './process.ts'
 export interface RunningApi extends RunningProcess {
   /** Where it listens: `http://host:port`. */
   readonly url: string
+  /** Finishes the requests that are under way; one that has not ended after `drainMs` is cut off. */
+  stop(drainMs?: number): Promise<void>
 }
+
+/** No request of ours takes longer; one that does is waiting for its own body. Kubernetes kills after 30 s. */
+const DRAIN_MS = 25_000
 
 /** Brings the registry up to date, and serves the API. The servers it needs must be there. */
 export async function startApiServer(config: Config, log: Log, clock: () => Date = () => new Date()): Promise<RunningApi> {
   await migrate(config.postgresUrl)
-  const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-api', max: 20 })
+  const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-api', max: 20, statementMs: 10_000 })
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-api', log)
+  await ensureTopics(kafka, config.topics)
   const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source: '/keyturn/api' })
   const alerts = createAlerts(kafka, config.topics, '/keyturn/api')
   const admin = kafka.admin()
@@ -33,7 +40,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
     sealer: createSealer(config.kek),
     temporal: new Client({ connection, namespace: config.temporalNamespace }),
     propagation,
-    alert: (alert) => alerts.raise(alert),
+    alert: (alert) => alerts.raiseInTheEnd(alert),
     pingKafka: async () => void (await admin.describeCluster()),
     clock,
     log,
@@ -50,8 +57,10 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
   url = `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
   return {
     url,
-    async stop() {
+    async stop(drainMs = DRAIN_MS) {
+      const late = setTimeout(() => api.server.closeAllConnections(), drainMs)
       await api.close()
+      clearTimeout(late)
       await Promise.allSettled([propagation.stop(), alerts.stop(), admin.disconnect(), connection.close()])
       await db.close()
     },

@@ -45,6 +45,7 @@ export async function runProcess<S extends ConfigSection>(
     const servers: NeededServers = config as object
     await waitForServers(servers, common.startupWaitMs, log)
     running = await start(config, log)
+    log.info('running')
   } catch (error) {
     if (error instanceof ServerMissing) return giveUp(error.message)
     return fail(log, error)

@@ -1,9 +1,9 @@
-import { decodeAlertEvent, type ProblemDocument, type RotationId } from '@keyturn/contract'
+import type { ProblemDocument, RotationId } from '@keyturn/contract'
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
 import { claimOfKey } from '../../registry/claims.ts'
 import { eventually } from '../support/house.ts'
-import { readTopic } from '../support/topics.ts'
+import { alertsOf } from '../support/topics.ts'
 import {
   apiHouse,
   type CreatedBody,
@@ -35,12 +35,7 @@ async function remains(keyId: string): Promise<unknown[]> {
 const secondClaims = (credentialId: string) =>
   eventually(
     async () => {
-      const messages = await readTopic(at.house.config.topics.alerts)
-      const found = messages.flatMap(({ key, value }) => {
-        const decoded = decodeAlertEvent(value ?? '')
-        if (!decoded.ok) throw new Error(`an alert that is none: ${decoded.flaw}`)
-        return key === credentialId && decoded.event.data.kind === 'second-claim' ? [decoded.event.data] : []
-      })
+      const found = (await alertsOf(at.house.config.topics, credentialId)).filter(({ kind }) => kind === 'second-claim')
       return found.length > 0 && found
     },
     `an alert second-claim of ${credentialId}`,

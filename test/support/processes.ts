@@ -28,6 +28,8 @@ export interface Running extends GuardedProcess {
   output(): string
   kill(): Promise<void>
   stop(): Promise<void>
+  /** Waits until the output has it; fails with the output when the process ends before. */
+  says(what: string | RegExp, withinMs?: number): Promise<void>
 }
 
 export function startProgram(file: string, env: Readonly<Record<string, string>>): Running {
@@ -39,9 +41,21 @@ export function startProgram(file: string, env: Readonly<Record<string, string>>
   const written: Buffer[] = []
   guarded.child.stdout?.on('data', (chunk: Buffer) => written.push(chunk))
   guarded.child.stderr?.on('data', (chunk: Buffer) => written.push(chunk))
+  const output = () => Buffer.concat(written).toString('utf8')
   return {
     ...guarded,
-    output: () => Buffer.concat(written).toString('utf8'),
+    output,
+    async says(what, withinMs = 120_000) {
+      const said = () => (typeof what === 'string' ? output().includes(what) : what.test(output()))
+      await eventually(
+        () => {
+          if (!said() && guarded.child.exitCode !== null) throw new Error(`${file} ended: ${output()}`)
+          return said()
+        },
+        () => `${what} from ${file}, which said: ${output()}`,
+        withinMs,
+      )
+    },
     async kill() {
       if (guarded.child.exitCode === null && guarded.child.signalCode === null) {
         guarded.child.kill('SIGKILL')

@@ -1,4 +1,4 @@
-import { randomBase62 } from '@keyturn/contract'
+import { type Alert, decodeAlertEvent, randomBase62, type TopicNames } from '@keyturn/contract'
 import { createTopicEnds } from '../../activities/kafka.ts'
 import { kafkaClient } from './servers.ts'
 
@@ -37,4 +37,16 @@ export async function readTopic(topic: string): Promise<ReadMessage[]> {
   })
   await consumer.disconnect()
   return read
+}
+
+/** The alerts about a credential so far. */
+export async function alertsOf(topics: TopicNames, credentialId: string): Promise<Alert[]> {
+  const messages = await readTopic(topics.alerts)
+  return messages
+    .filter(({ key }) => key === credentialId)
+    .map(({ value = '' }) => {
+      const decoded = decodeAlertEvent(value)
+      if (!decoded.ok) throw new Error(`an alert that is none: ${decoded.flaw}`)
+      return decoded.event.data
+    })
 }
