@@ -8,6 +8,7 @@ import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { type Api, given, isoOf } from './routes.ts'
 import { HandedOut, Input, Problems } from './schemas.ts'
+import { withoutKeys } from './stray-keys.ts'
 
 const CLAIM = /^[0-9A-Za-z]{43}$/
 
@@ -91,7 +92,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
 
 /** Address and user agent, for the audit log. */
 const whereFrom = (request: FastifyRequest): string =>
-  `${request.ip} ${(request.headers['user-agent'] ?? '').slice(0, 200)}`.trim()
+  `${request.ip} ${withoutKeys(request.headers['user-agent'] ?? '').slice(0, 200)}`.trim()
 
 function handOut(reply: FastifyReply, { token, keyId, sunsetAt }: { token: string; keyId: string; sunsetAt?: Date | undefined }) {
   reply.code(200).header('cache-control', 'no-store')

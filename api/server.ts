@@ -19,6 +19,7 @@ import { logRequests } from './request-log.ts'
 import { rotationEventRoutes } from './rotation-events.ts'
 import { rotationRoutes } from './rotations.ts'
 import type { Api } from './routes.ts'
+import { refuseStrayKeys } from './stray-keys.ts'
 import { answerUnknownRoutes } from './unknown-routes.ts'
 import { validatorCompiler } from './validation.ts'
 
@@ -61,6 +62,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   api.register((operated, _options, done) => {
     operated.decorateRequest('operator', undefined)
     operated.addHook('onRequest', requireOperator(deps.config.operatorToken))
+    refuseStrayKeys(operated)
     clientRoutes(operated, deps)
     credentialRoutes(operated, deps)
     rotationRoutes(operated, deps)

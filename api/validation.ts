@@ -6,6 +6,7 @@ import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { type FieldError, ValidationError } from './problems.ts'
+import { withoutKeys } from './stray-keys.ts'
 
 const MAX_ERRORS = 20
 
@@ -32,7 +33,10 @@ function explain(error: SchemaError): FieldError[] {
     case 'required':
       return (params.requiredProperties ?? []).map((name) => ({ path: pointer(path, name), message: 'is missing' }))
     case 'additionalProperties':
-      return (params.additionalProperties ?? []).map((name) => ({ path: pointer(path, name), message: 'is not a field here' }))
+      return (params.additionalProperties ?? []).map((name) => ({
+        path: pointer(path, withoutKeys(name)),
+        message: 'is not a field here',
+      }))
     case 'boolean':
       return []
     case 'enum':

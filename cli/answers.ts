@@ -1,5 +1,6 @@
 /** What the API answers, as far as the command shows it. */
-import type { Evidence, KeyState, Receipt, RotationStage, Straggler, TimelineEntry, Trigger } from '@keyturn/contract'
+import type { KeyState } from '@keyturn/contract/key-state'
+import type { Evidence, Receipt, RotationStage, Straggler, TimelineEntry, Trigger } from '@keyturn/contract/rotation'
 
 export interface CredentialAnswer {
   readonly credentialId: string

@@ -1,10 +1,10 @@
-import { Command, InvalidArgumentError } from 'commander'
-import { loadConfig } from '../infra/config.ts'
+import { Command } from 'commander'
 import { command, outputOf, withApi } from './context.ts'
 import { EXIT } from './failure.ts'
+import { wholeNumber } from './options.ts'
 import { plain, table } from './output.ts'
 import { clock } from './rendering.ts'
-import { serverEnvironment } from './settings.ts'
+import { serverConfig, withRegistry } from './servers.ts'
 
 interface AuditPage {
   readonly entries: readonly {
@@ -22,11 +22,6 @@ interface ListOptions {
   readonly rotation?: string
   readonly after?: string
   readonly limit?: string
-}
-
-function wholeNumber(text: string): string {
-  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError('Give a whole number.')
-  return text
 }
 
 export function auditCommands(): Command {
@@ -62,21 +57,16 @@ export function auditCommands(): Command {
 
 async function verify(_options: object, self: Command): Promise<void> {
   const output = outputOf(self)
-  const { postgresUrl } = loadConfig(serverEnvironment(process.env, process.cwd()), ['postgres'])
-  const [{ openDatabase }, { verifyAudit }] = await Promise.all([
-    import('../registry/database.ts'),
-    import('../registry/audit.ts'),
-  ])
-  const db = openDatabase(postgresUrl, { applicationName: 'keyturn-cli', max: 1 })
-  try {
-    const verdict = await verifyAudit(db)
-    output.result(verdict, () =>
-      verdict.ok
-        ? `The audit log is whole: ${verdict.entries} entries`
-        : output.paint('red', `The audit log is broken: entry ${verdict.seq} ${verdict.flaw}`),
-    )
-    if (!verdict.ok) process.exitCode = EXIT.failed
-  } finally {
-    await db.close()
-  }
+  const { postgresUrl } = await serverConfig(['postgres'])
+  const { verifyAudit } = await import('../registry/audit.ts')
+  const verdict = await withRegistry(postgresUrl, 1, verifyAudit)
+  output.result(verdict, () =>
+    verdict.ok
+      ? `The audit log is whole: ${verdict.entries} entries`
+      : output.paint(
+          'red',
+          `The audit log is broken: entry ${verdict.seq} ${verdict.flaw === 'missing' ? 'is missing' : verdict.flaw}`,
+        ),
+  )
+  if (!verdict.ok) process.exitCode = EXIT.failed
 }

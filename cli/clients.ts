@@ -1,8 +1,7 @@
 import { Command } from 'commander'
 import { command, withApi } from './context.ts'
+import { collect } from './options.ts'
 import { plain } from './output.ts'
-
-const collect = (value: string, before: string[] = []): string[] => [...before, value]
 
 interface ClientAnswer {
   readonly clientId: string
@@ -18,10 +17,10 @@ export function clientCommands(): Command {
     .description('accounts that call your API')
     .addCommand(
       command('create', 'create a client')
-        .argument('<name>')
+        .requiredOption('--name <name>')
         .option('--webhook <url>', 'where to tell it of rotations; may be given more than once', collect)
         .action(
-          withApi(async ({ api, output }, name: string, { webhook = [] }: { webhook?: string[] }) => {
+          withApi(async ({ api, output }, { name, webhook = [] }: { name: string; webhook?: string[] }) => {
             const contacts = webhook.map((url) => ({ channel: 'webhook', url }))
             const client = await api.post<ClientAnswer>('/v1/clients', { name, contacts })
             output.result(client, () => clientText(client))

@@ -1,14 +1,16 @@
-import { ENVIRONMENTS } from '@keyturn/contract'
+import { ENVIRONMENTS } from '@keyturn/contract/environment'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
+import { collectWords } from './options.ts'
 import { credentialText } from './rendering.ts'
 
 interface CreateOptions {
+  readonly client: string
   readonly name: string
   readonly environment: string
-  readonly scopes: string[]
-  readonly label?: Record<string, string>
+  readonly scope?: readonly string[]
+  readonly label?: Readonly<Record<string, string>>
 }
 
 interface Created {
@@ -25,23 +27,20 @@ const withLabel = (term: string, before: Record<string, string> = {}): Record<st
   return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
 }
 
-const scopesOf = (text: string): string[] => text.split(/[\s,]+/).filter((scope) => scope !== '')
-
 export function credentialCommands(): Command {
   return new Command('credential')
     .description('what clients hold: one slot, and its keys over time')
     .addCommand(
       command('create', 'create a credential with its first key')
-        .argument('<client>')
+        .requiredOption('--client <client>', 'whose it is')
         .requiredOption('--name <name>')
         .addOption(new Option('--environment <environment>').choices(ENVIRONMENTS).makeOptionMandatory())
-        .option('--scopes <scopes>', 'with commas between them', scopesOf, [])
+        .option('--scope <scope>', 'what its keys may do; may be given more than once, or with commas', collectWords)
         .option('--label <name=value>', 'for selectors: team=rates; may be given more than once', withLabel)
         .action(
-          withApi(async ({ api, output }, clientId: string, options: CreateOptions) => {
-            const { name, environment, scopes, label: labels } = options
-            const path = `/v1/clients/${encodeURIComponent(clientId)}/credentials`
-            const created = await api.post<Created>(path, { name, environment, scopes, labels })
+          withApi(async ({ api, output }, { client, name, environment, scope = [], label }: CreateOptions) => {
+            const path = `/v1/clients/${encodeURIComponent(client)}/credentials`
+            const created = await api.post<Created>(path, { name, environment, scopes: scope, labels: label })
             output.result(created, () =>
               [
                 `${created.credentialId}  key ${created.keyId}`,

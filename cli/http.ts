@@ -1,5 +1,5 @@
 /** The API as the command calls it. */
-import { PROBLEM_MEDIA_TYPE, type ProblemDocument } from '@keyturn/contract'
+import { PROBLEM_MEDIA_TYPE, type ProblemDocument } from '@keyturn/contract/problem'
 import { Failure, ProblemFailure } from './failure.ts'
 import type { Settings } from './settings.ts'
 

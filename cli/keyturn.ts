@@ -1,11 +1,10 @@
 /** The `keyturn` command. Exit codes: 0 done, 1 failed, 2 called in a way that can not work. */
 import { Command, CommanderError } from 'commander'
-import { ConfigError } from '../infra/config.ts'
 import { auditCommands } from './audit.ts'
 import { clientCommands } from './clients.ts'
 import { command, outputOf, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
-import { EXIT, UsageFailure } from './failure.ts'
+import { EXIT, exitCodeOf } from './failure.ts'
 import { gatewayCommands } from './gateways.ts'
 import { orderCommands } from './orders.ts'
 import { republishCommand } from './republish.ts'
@@ -16,7 +15,7 @@ const program = new Command('keyturn')
   .option('--json', 'print JSON')
   .addHelpText(
     'after',
-    '\nThe API and the operator token come from KEYTURN_API and KEYTURN_TOKEN, else from .keyturn/local.json.\nDurations: 14d, 1h30m, 90s, or ISO 8601.',
+    '\nThe API and the operator token come from KEYTURN_API and KEYTURN_TOKEN, else from .keyturn/local.json\n(KEYTURN_STATE names another directory than .keyturn).\nDurations: 14d, 1h30m, 90s, or ISO 8601.',
   )
 
 program.addCommand(clientCommands())
@@ -37,24 +36,28 @@ program.addCommand(
   ),
 )
 
-function throwInsteadOfExiting(self: Command): void {
+function throwInsteadOfExiting(self: Command, path: string): void {
   self.exitOverride()
-  self.configureOutput({ outputError: (text, write) => write(text) })
-  for (const each of self.commands) throwInsteadOfExiting(each)
+  self.showHelpAfterError(`See \`${path} --help\`.`)
+  for (const each of self.commands) throwInsteadOfExiting(each, `${path} ${each.name()}`)
 }
 
-throwInsteadOfExiting(program)
+throwInsteadOfExiting(program, program.name())
 // A reader that has seen enough (`| head`) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? EXIT.done : EXIT.failed))
 try {
   await program.parseAsync()
 } catch (error) {
-  process.exitCode = exitCodeOf(error)
-  // Commander has said already what was wrong.
-  if (!(error instanceof CommanderError)) outputOf(program).fail(error)
+  if (!(error instanceof CommanderError)) {
+    process.exitCode = exitCodeOf(error)
+    outputOf(program).fail(error)
+  } else if (error.exitCode !== 0) {
+    // Commander has said already what was wrong, to people.
+    process.exitCode = EXIT.usage
+    if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify({ error: { title: sentence(error) } })}\n`)
+  }
 }
 
-function exitCodeOf(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage
-  return error instanceof UsageFailure || error instanceof ConfigError ? EXIT.usage : EXIT.failed
+function sentence({ code, message }: CommanderError): string {
+  return code === 'commander.help' ? 'a command is missing' : message.replace(/^error: /, '')
 }

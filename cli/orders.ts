@@ -1,7 +1,8 @@
 /** What a person may tell a running rotation. */
-import type { RotationProgress } from '@keyturn/contract'
+import type { RotationProgress } from '@keyturn/contract/rotation'
 import type { Command } from 'commander'
 import { command, withApi } from './context.ts'
+import { duration } from './options.ts'
 import { stageLine } from './rendering.ts'
 
 const ORDERS: Readonly<Record<string, string>> = {
@@ -17,7 +18,7 @@ const ORDERS: Readonly<Record<string, string>> = {
 export function orderCommands(): Command[] {
   return Object.entries(ORDERS).map(([name, description]) => {
     const order = command(name, description).argument('<rotation>').requiredOption('--reason <text>', 'for the audit log')
-    if (name === 'extend') order.option('--by <duration>', 'by how much: 7d')
+    if (name === 'extend') order.option('--by <duration>', 'by how much: 7d', duration)
     return order.action(
       withApi(async ({ api, output }, rotationId: string, { reason, by }: { reason: string; by?: string }) => {
         const path = `/v1/rotations/${encodeURIComponent(rotationId)}/${name}`

@@ -1,6 +1,6 @@
 /** What people see: plain lines, in colour where the terminal wants it; or one JSON document with --json. */
 import { stripVTControlCharacters, styleText } from 'node:util'
-import type { RotationStage } from '@keyturn/contract'
+import type { RotationStage } from '@keyturn/contract/rotation'
 import { ProblemFailure } from './failure.ts'
 
 type Style = Parameters<typeof styleText>[0]
@@ -32,8 +32,15 @@ export function createOutput(options: {
   stderr: NodeJS.WriteStream
 }): Output {
   const { json, env, stdout, stderr } = options
-  const coloured = !env['NO_COLOR'] && env['TERM'] !== 'dumb' && (stdout.isTTY === true || Boolean(env['FORCE_COLOR']))
-  const paint = (style: Style, text: string): string => (coloured ? styleText(style, text) : text)
+  const coloured = (stream: NodeJS.WriteStream): boolean => {
+    if (env['NO_COLOR'] || env['TERM'] === 'dumb' || env['FORCE_COLOR'] === '0') return false
+    return stream.isTTY === true || Boolean(env['FORCE_COLOR'])
+  }
+  const paintFor =
+    (stream: NodeJS.WriteStream) =>
+    (style: Style, text: string): string =>
+      coloured(stream) ? styleText(style, text) : text
+  const paint = paintFor(stdout)
   return {
     json,
     paint,
@@ -48,13 +55,13 @@ export function createOutput(options: {
     note: (text) => void stderr.write(`${text}\n`),
     fail(error) {
       const problem = error instanceof ProblemFailure ? error.problem : undefined
-      if (json)
-        stdout.write(`${JSON.stringify({ error: problem ?? { title: messageOf(error), detail: hintOf(error) } }, null, 2)}\n`)
-      const red = !env['NO_COLOR'] && stderr.isTTY === true ? styleText('red', 'error') : 'error'
-      const lines = [`${red}: ${messageOf(error)}`]
+      if (json) stdout.write(`${JSON.stringify({ error: problem ?? { title: messageOf(error), detail: hintOf(error) } })}\n`)
+      const lines = [`${paintFor(stderr)('red', 'error')}: ${messageOf(error)}`]
       const hint = hintOf(error)
       if (hint !== undefined) lines.push(`  ${hint}`)
-      for (const { path, message } of problem?.errors ?? []) lines.push(`  ${fieldName(path)}${message}`)
+      const fields = (problem?.errors ?? []).map(({ path, message }) => fieldName(path) + message)
+      // Some details say all of it already.
+      lines.push(...fields.filter((field) => hint?.includes(field) !== true).map((field) => `  ${field}`))
       stderr.write(`${lines.join('\n')}\n`)
     },
   }

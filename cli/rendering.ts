@@ -1,5 +1,5 @@
 /** Rotations and credentials as text. */
-import type { Receipt, TimelineEntry } from '@keyturn/contract'
+import type { Receipt, TimelineEntry } from '@keyturn/contract/rotation'
 import type { CredentialAnswer, RotationAnswer, RotationSummary } from './answers.ts'
 import { type Output, plain, table } from './output.ts'
 

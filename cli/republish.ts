@@ -1,8 +1,7 @@
 import type { Command } from 'commander'
-import { loadConfig } from '../infra/config.ts'
-import { createLog } from '../infra/log.ts'
 import { command, outputOf } from './context.ts'
-import { serverEnvironment } from './settings.ts'
+import { Failure } from './failure.ts'
+import { serverConfig, withRegistry } from './servers.ts'
 
 /** Rebuilds the keys topic from the registry; talks to both servers itself. */
 export const republishCommand = (): Command =>
@@ -10,20 +9,23 @@ export const republishCommand = (): Command =>
 
 async function republish(_options: object, self: Command): Promise<void> {
   const output = outputOf(self)
-  const { postgresUrl, kafkaBrokers, topics } = loadConfig(serverEnvironment(process.env, process.cwd()), ['postgres', 'kafka'])
-  const [{ openDatabase }, { createKafka }, { republishAll }] = await Promise.all([
-    import('../registry/database.ts'),
+  const { postgresUrl, kafkaBrokers, topics } = await serverConfig(['postgres', 'kafka'])
+  const [{ createLog }, { createKafka }, { republishAll }] = await Promise.all([
+    import('../infra/log.ts'),
     import('../activities/kafka.ts'),
     import('../activities/republish.ts'),
   ])
-  const db = openDatabase(postgresUrl, { applicationName: 'keyturn-cli', max: 2 })
-  try {
-    const kafka = createKafka(kafkaBrokers, 'keyturn-cli', createLog('keyturn', 'silent'))
-    const published = await republishAll({ db, kafka, topics }, (sofar) => {
-      if (!output.json && process.stderr.isTTY) output.note(`${sofar} keys`)
-    })
-    output.result({ published }, () => `${published} key${published === 1 ? '' : 's'} published`)
-  } finally {
-    await db.close()
-  }
+  const kafka = createKafka(kafkaBrokers, 'keyturn-cli', createLog('keyturn', 'silent'))
+  const published = await withRegistry(postgresUrl, 2, async (db) => {
+    try {
+      return await republishAll({ db, kafka, topics }, (sofar) => {
+        if (!output.json && process.stderr.isTTY) output.note(`${sofar} keys`)
+      })
+    } catch (error) {
+      if (!(error instanceof Error) || !error.name.startsWith('KafkaJS')) throw error
+      const hint = `Is it running? KEYTURN_KAFKA_BROKERS says where it is. What has been published stays; run this again.`
+      throw new Failure(`Kafka at ${kafkaBrokers.join(', ')} does not answer`, hint, { cause: error })
+    }
+  })
+  output.result({ published }, () => `${published} key${published === 1 ? '' : 's'} published`)
 }

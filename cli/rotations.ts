@@ -1,9 +1,10 @@
 /** Starting rotations, and looking at them. */
-import { ON_DEADLINE, ROTATION_STAGES, type Trigger } from '@keyturn/contract'
+import { ON_DEADLINE, ROTATION_STAGES, type Trigger } from '@keyturn/contract/rotation'
 import { type Command, Option } from 'commander'
 import type { RotationAnswer, RotationSummary } from './answers.ts'
 import { type Context, command, withApi } from './context.ts'
 import { UsageFailure } from './failure.ts'
+import { duration } from './options.ts'
 import { rotationsText, rotationText } from './rendering.ts'
 import { watchRotation } from './watch.ts'
 
@@ -25,17 +26,17 @@ const start = (trigger: Trigger) =>
     const answer = await context.api.post<{ rotationId: string; trigger: Trigger; joined: boolean }>(path, body)
     const text = `${answer.rotationId}${answer.joined ? '  (this rotation was running already)' : ''}`
     if (watch !== true) return context.output.result(answer, () => text)
-    context.output.line(text, { event: 'rotation', ...answer })
-    process.exitCode = await watchRotation(context, answer.rotationId)
+    context.output.line(text, { type: 'rotation', ...answer })
+    process.exitCode = await watchRotation(context, answer.rotationId, Date.now())
   })
 
 const withPolicy = (self: Command): Command =>
   self
-    .option('--overlap <duration>', 'how long both keys are accepted: 14d')
-    .option('--quiet-period <duration>', 'how long the old key must have been unused: 24h')
+    .option('--overlap <duration>', 'how long both keys are accepted: 14d', duration)
+    .option('--quiet-period <duration>', 'how long the old key must have been unused: 24h', duration)
     .addOption(new Option('--on-deadline <what>', 'what to do when the overlap ends').choices(ON_DEADLINE))
-    .option('--regret-window <duration>', 'how long refusals of the old key are watched afterwards: 1h')
-    .option('--receipt-wait <duration>', 'how long a gateway may be missing: 10m')
+    .option('--regret-window <duration>', 'how long refusals of the old key are watched afterwards: 1h', duration)
+    .option('--receipt-wait <duration>', 'how long a gateway may be missing: 10m', duration)
     .option('--watch', 'follow it to its end; exit code 1 when it is rolled back')
 
 export const rotateCommand = (): Command =>
@@ -60,6 +61,9 @@ async function show(context: Context, rotationId: string | undefined, { stage, c
     if (watch === true) throw new UsageFailure('--watch needs a rotation', '`keyturn status` lists them.')
     const page = await api.get<{ rotations: RotationSummary[] }>('/v1/rotations', { stage, client })
     return output.result(page, () => rotationsText(page.rotations, output))
+  }
+  if (stage !== undefined || client !== undefined) {
+    throw new UsageFailure('--stage and --client choose from the list', 'Leave them out to look at one rotation.')
   }
   if (watch === true) {
     process.exitCode = await watchRotation(context, encodeURIComponent(rotationId))

@@ -1,9 +1,10 @@
-/** Where the API is and what opens it: KEYTURN_API and KEYTURN_TOKEN, else `.keyturn/local.json` in this directory or one above. */
+/**
+ * Where the API is and what opens it: KEYTURN_API and KEYTURN_TOKEN, else `.keyturn/local.json` in this directory or one above.
+ * KEYTURN_STATE names another directory than `.keyturn`, as for `npm start`.
+ */
 import { readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import Type from 'typebox'
-import { Check } from 'typebox/value'
-import { Failure } from './failure.ts'
+import { dirname, join, resolve } from 'node:path'
+import { Failure, UsageFailure } from './failure.ts'
 
 export interface Settings {
   /** Without a slash at the end. */
@@ -11,36 +12,43 @@ export interface Settings {
   readonly token: string
 }
 
-const Local = Type.Object({
-  api: Type.String(),
-  token: Type.String(),
-  kafka: Type.Array(Type.String()),
-  temporal: Type.String(),
-  postgres: Type.String(),
-})
-export type Local = Type.Static<typeof Local>
-
 /** What `npm start` has left for commands on the same machine. */
-export function findLocal(from: string): Local | undefined {
-  for (let directory = from; ; directory = dirname(directory)) {
-    const text = readIfThere(join(directory, '.keyturn', 'local.json'))
-    if (text !== undefined) {
-      const parsed = parse(text)
-      if (Check(Local, parsed)) return parsed
-      throw new Failure(
-        '.keyturn/local.json is not what `npm start` writes',
-        `Found in ${directory}. Run \`npm start\` again, or remove it.`,
-      )
-    }
-    if (directory === dirname(directory)) return undefined
+interface Local extends Settings {
+  readonly kafka: readonly string[]
+  readonly temporal: string
+  readonly postgres: string
+}
+
+const PRINTABLE = /^[\x21-\x7e]+$/
+
+/** @throws Failure when the file is there and holds something else */
+function findLocal(env: NodeJS.ProcessEnv, cwd: string): Local | undefined {
+  const named = env['KEYTURN_STATE']
+  if (named) return readLocal(resolve(cwd, named, 'local.json'))
+  for (let directory = cwd; ; directory = dirname(directory)) {
+    const local = readLocal(join(directory, '.keyturn', 'local.json'))
+    if (local !== undefined || directory === dirname(directory)) return local
   }
+}
+
+function readLocal(path: string): Local | undefined {
+  const text = readIfThere(path)
+  if (text === undefined) return undefined
+  const local = parse(text)
+  if (isLocal(local)) return local
+  throw new Failure(`${path} is not what \`npm start\` writes`, 'Run `npm start` again, or remove it.')
 }
 
 function readIfThere(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
-  } catch {
-    return undefined
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    throw new Failure(
+      `${path} can not be read (${code ?? 'error'})`,
+      'It is for whoever ran `npm start`; set KEYTURN_API and KEYTURN_TOKEN.',
+    )
   }
 }
 
@@ -52,27 +60,49 @@ function parse(text: string): unknown {
   }
 }
 
+// By hand: the schema library takes longer to load than most commands take in all.
+function isLocal(parsed: unknown): parsed is Local {
+  if (typeof parsed !== 'object' || parsed === null) return false
+  const { api, token, temporal, postgres, kafka } = parsed as Partial<Record<keyof Local, unknown>>
+  return (
+    [api, token, temporal, postgres].every((value) => typeof value === 'string') &&
+    isAddress(String(api)) &&
+    PRINTABLE.test(String(token)) &&
+    Array.isArray(kafka) &&
+    kafka.every((broker) => typeof broker === 'string')
+  )
+}
+
+function isAddress(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, username, password, search, hash } = new URL(text)
+  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === ''
+}
+
 export function apiSettings(env: NodeJS.ProcessEnv, cwd: string): Settings {
   const api = env['KEYTURN_API'] || undefined
   const token = env['KEYTURN_TOKEN'] || undefined
-  if (api !== undefined && !/^https?:\/\/[^\s]+$/.test(api)) {
-    throw new Failure('KEYTURN_API is not a usable address', 'It looks like http://127.0.0.1:8080.')
+  if (api !== undefined && !isAddress(api)) {
+    throw new UsageFailure('KEYTURN_API is not a usable address', 'It looks like http://127.0.0.1:8080.')
+  }
+  if (token !== undefined && !PRINTABLE.test(token)) {
+    throw new UsageFailure('KEYTURN_TOKEN is not a usable token', 'It has letters, digits and signs, and no spaces.')
   }
   // A token from the file is for the API of the file alone.
-  const local = api === undefined ? findLocal(cwd) : undefined
+  const local = api === undefined ? findLocal(env, cwd) : undefined
   const address = api ?? local?.api
   if (address === undefined) {
-    throw new Failure('Where is the API?', 'Set KEYTURN_API and KEYTURN_TOKEN, or run `npm start` and come back here.')
+    throw new UsageFailure('Where is the API?', 'Set KEYTURN_API and KEYTURN_TOKEN, or run `npm start` and come back here.')
   }
   const shown = token ?? local?.token
-  if (shown === undefined) throw new Failure('An operator token is required', 'Set KEYTURN_TOKEN beside KEYTURN_API.')
+  if (shown === undefined) throw new UsageFailure('An operator token is required', 'Set KEYTURN_TOKEN beside KEYTURN_API.')
   return { api: address.replace(/\/+$/, ''), token: shown }
 }
 
 /** The environment for commands that go to the servers themselves; what is not set comes from `.keyturn/local.json`. */
 export function serverEnvironment(env: NodeJS.ProcessEnv, cwd: string): NodeJS.ProcessEnv {
   if (env['KEYTURN_POSTGRES_URL']) return env
-  const local = findLocal(cwd)
+  const local = findLocal(env, cwd)
   if (local === undefined) return env
   return {
     KEYTURN_POSTGRES_URL: local.postgres,

@@ -1,6 +1,6 @@
 /** Follows a rotation by its server-sent events, over lost connections, until it has ended. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { isTerminal, type Receipt, type RotationStage, type TimelineEntry } from '@keyturn/contract'
+import { isTerminal, type Receipt, type RotationStage, type TimelineEntry } from '@keyturn/contract/rotation'
 import { createParser } from 'eventsource-parser'
 import type { Context } from './context.ts'
 import { EXIT, Failure, ProblemFailure } from './failure.ts'
@@ -12,12 +12,15 @@ const PATIENCE_MS = 5 * 60_000
 /** The server sends something at least every 15 s; a connection that is silent for longer is dead. */
 const SILENCE_MS = 45_000
 
-/** Prints what happens. @returns the exit code: 0 when it was completed, 1 when it was rolled back */
-export async function watchRotation({ api, output }: Context, rotationId: string): Promise<number> {
+/**
+ * Prints what happens. Once the API has been heard of (`heardAt`, milliseconds of the epoch), it may be away for a while.
+ * @returns the exit code: 0 when it was completed, 1 when it was rolled back
+ */
+export async function watchRotation({ api, output }: Context, rotationId: string, heardAt?: number): Promise<number> {
   const path = `/v1/rotations/${rotationId}/events`
   let lastEventId: string | undefined
   let stage: RotationStage | undefined
-  let heardAt = Date.now()
+  let away = false
 
   const parser = createParser({
     onEvent({ id, event, data }) {
@@ -26,9 +29,9 @@ export async function watchRotation({ api, output }: Context, rotationId: string
       if (event === 'stage') {
         const entry = said as TimelineEntry
         stage = entry.stage
-        output.line(stageLine(entry, output), { event, ...said })
+        output.line(stageLine(entry, output), { type: event, ...said })
       } else if (event === 'receipt') {
-        output.line(receiptLine(said as Receipt, output), { event, ...said })
+        output.line(receiptLine(said as Receipt, output), { type: event, ...said })
       }
     },
   })
@@ -37,6 +40,7 @@ export async function watchRotation({ api, output }: Context, rotationId: string
     try {
       const body = await api.stream(path, lastEventId)
       heardAt = Date.now()
+      away = false
       if (body === undefined) break
       parser.reset()
       await readAll(body, (text) => {
@@ -46,7 +50,9 @@ export async function watchRotation({ api, output }: Context, rotationId: string
     } catch (error) {
       // The API has said no; asking again would change nothing.
       if (error instanceof ProblemFailure && error.problem.status < 500) throw error
-      if (Date.now() - heardAt > PATIENCE_MS) throw error
+      if (heardAt === undefined || Date.now() - heardAt > PATIENCE_MS) throw error
+      if (!away) output.note('The API does not answer at the moment; trying again.')
+      away = true
     }
     if (stage !== undefined && isTerminal(stage)) break
     await pause(RETRY_MS)

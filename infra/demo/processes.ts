@@ -3,53 +3,126 @@ import { createWriteStream, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { type GuardedProcess, spawnGuarded } from '../stack/guard.ts'
+import { type GuardedProcess, spawnGuarded, stopGuarded } from '../stack/guard.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const READY_WITHIN_MS = 120_000
+const ASK_AGAIN_MS = 100
+const ANSWER_MS = 2_000
+/** What somebody may have set for this start; other variables of ours are for other processes. */
+const KEPT = [
+  'KEYTURN_TOPIC_PREFIX',
+  'KEYTURN_TEMPORAL_NAMESPACE',
+  'KEYTURN_TASK_QUEUE',
+  'KEYTURN_BRAND',
+  'KEYTURN_LOG_LEVEL',
+  'KEYTURN_STARTUP_WAIT',
+]
+
+/** Everything in the environment that is not ours, and what is kept. */
+export const plainEnvironment = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('KEYTURN_') || KEPT.includes(name)))
 
 export interface ProcessOptions {
   readonly name: string
   /** The program, from the root of the repository. */
   readonly file: string
-  readonly env?: Readonly<Record<string, string>>
-  readonly logDirectory: string
+  /** All of it. */
+  readonly env: NodeJS.ProcessEnv
   /** Each line of standard output, beside the log. */
   readonly onLine?: (line: string) => void
   /** One line for standard input. What is secret goes here or into the environment, never into the arguments. */
   readonly input?: string
 }
 
-/** Starts one of our programs. */
-export function startProcess({ name, file, env, logDirectory, onLine, input }: ProcessOptions): GuardedProcess {
-  mkdirSync(logDirectory, { recursive: true })
-  const log = createWriteStream(join(logDirectory, `${name}.log`))
+export interface HouseProcess extends GuardedProcess {
+  readonly name: string
+  /** Stops it, and resolves when its last line has been read. */
+  stop(): Promise<void>
+}
+
+export interface Processes {
+  start(options: ProcessOptions): HouseProcess
+  /** Rejects when one of them ends without having been stopped. */
+  readonly failed: Promise<never>
+  /** The last one, who calls the others, first; then the others side by side. Nothing starts after that. */
+  stopAll(): Promise<void>
+}
+
+/** @param logs the directory of the logs */
+export function createProcesses(logs: string): Processes {
+  mkdirSync(logs, { recursive: true })
+  const running: HouseProcess[] = []
+  let stopping = false
+  let fail: (error: Error) => void = () => {}
+  const failed = new Promise<never>((_, reject) => {
+    fail = reject
+  })
+  failed.catch(() => {})
+  return {
+    failed,
+    start(options) {
+      if (stopping) throw new Error('everything is being stopped')
+      const one = startProcess(options, logs, (how) => {
+        if (!stopping) fail(new Error(`${options.name} has ended (${how}): see ${join(logs, `${options.name}.log`)}`))
+      })
+      running.push(one)
+      return one
+    },
+    async stopAll() {
+      stopping = true
+      await running.at(-1)?.stop()
+      await Promise.all(running.map((one) => one.stop()))
+    },
+  }
+}
+
+function startProcess(
+  { name, file, env, onLine, input }: ProcessOptions,
+  logs: string,
+  endedByItself: (how: string) => void,
+): HouseProcess {
+  const log = createWriteStream(join(logs, `${name}.log`))
   const guarded = spawnGuarded(process.execPath, ['--import', 'tsx', join(ROOT, file)], {
     cwd: ROOT,
-    env: { ...process.env, ...env },
+    env,
     stdio: ['pipe', 'pipe', 'pipe'],
   })
   const { stdin, stdout, stderr } = guarded.child
-  stdout?.pipe(log)
-  stderr?.pipe(log)
-  if (stdout !== null && onLine !== undefined) createInterface({ input: stdout }).on('line', onLine)
+  stdout?.pipe(log, { end: false })
+  stderr?.pipe(log, { end: false })
+  const read =
+    stdout === null || onLine === undefined
+      ? Promise.resolve()
+      : new Promise<void>((resolve) => createInterface({ input: stdout }).on('line', onLine).once('close', resolve))
   stdin?.on('error', () => {})
   if (input === undefined) stdin?.end()
   else stdin?.write(`${input}\n`)
-  return guarded
+  let stopped = false
+  void guarded.ended.then((how) => {
+    if (!stopped) endedByItself(how)
+  })
+  return {
+    ...guarded,
+    name,
+    async stop() {
+      stopped = true
+      await stopGuarded(guarded)
+      await read
+    },
+  }
 }
 
-/** Asks until an address answers 200; gives up when the process has ended or the time is over. */
-export async function untilReady(url: string, { child }: GuardedProcess, name: string, withinMs = 60_000): Promise<void> {
-  const giveUp = Date.now() + withinMs
+/** Asks until an address answers 200. */
+export async function untilReady(url: string, name: string): Promise<void> {
+  const giveUp = Date.now() + READY_WITHIN_MS
   for (;;) {
-    if (child.exitCode !== null)
-      throw new Error(`${name} ended with code ${child.exitCode} before it was ready: see .keyturn/logs/${name}.log`)
-    const ready = await fetch(url, { signal: AbortSignal.timeout(2_000) }).then(
+    const ready = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS) }).then(
       ({ ok }) => ok,
       () => false,
     )
     if (ready) return
-    if (Date.now() > giveUp) throw new Error(`${name} was not ready within ${withinMs / 1000} s: see .keyturn/logs/${name}.log`)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    if (Date.now() > giveUp) throw new Error(`${name} was not ready within ${READY_WITHIN_MS / 1000} s: see its log`)
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS))
   }
 }

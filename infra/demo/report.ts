@@ -26,7 +26,7 @@ export function printReport(report: DemoReport, write: (line: string) => void): 
   write('receipts')
   for (const { event, keyId, gateways, unconfirmed } of report.receipts) {
     const confirmed = gateways.map(({ gatewayId, ms }: GatewayReceipt) => `${gatewayId} ${ms} ms`).join(', ')
-    const missing = unconfirmed.length === 0 ? '' : `  not waited for: ${unconfirmed.join(', ')}`
+    const missing = unconfirmed.length === 0 ? '' : `  unconfirmed: ${unconfirmed.join(', ')}`
     write(`  ${event.replace('keyturn.key.', '').padEnd(13)} ${keyId}  ${confirmed}${missing}`)
   }
   write(

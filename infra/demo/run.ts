@@ -1,40 +1,22 @@
-/**
- * `npm start`: the whole house on this machine, and one rotation under live traffic.
- *   --once       stop everything at the end; exit 0 only when nothing failed
- *   --roll-back  the API refuses the new key, so that the rotation rolls back on its own
- *   --json       the report as the last line
- */
-import { randomBytes } from 'node:crypto'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+/** `npm start`: the whole house on this machine, and one rotation under live traffic. */
+import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type RotationStage, randomBase62, topicNames } from '@keyturn/contract'
-import { isTerminal } from '@keyturn/contract/rotation'
-import getPort from 'get-port'
-import { createKafka } from '../../activities/kafka.ts'
-import { migrate } from '../../registry/migrate.ts'
-import { createLog } from '../log.ts'
-import { type GuardedProcess, stopGuarded } from '../stack/guard.ts'
 import { type Stack, startStack } from '../stack/index.ts'
-import { ensureTopics } from '../topics.ts'
-import { bundleWorkflows } from '../workflow-bundle.ts'
-import { startProcess, untilReady } from './processes.ts'
+import { takePlace } from './place.ts'
+import { createProcesses } from './processes.ts'
 import { type DemoReport, printReport } from './report.ts'
-
-const STATE = fileURLToPath(new URL('../../.keyturn', import.meta.url))
-const LOGS = join(STATE, 'logs')
-const GATEWAYS = 3
-const CONNECTIONS = 12
-const REQUESTS_PER_SECOND = 300
-/** How much later than the others one connection switches: what monitoring visibly waits for. */
-const SLOW_MS = 6_000
-const WINDOWS = { overlap: '2m', quietPeriod: '3s', regretWindow: '3s' } as const
+import { rotateUnderTraffic } from './traffic.ts'
 
 const USAGE = `npm start -- [--once] [--roll-back] [--json]
   --once       stop everything at the end; exit 0 only when nothing failed
   --roll-back  the API refuses the new key: the rotation rolls back on its own
   --json       print the report as JSON, as the last line`
+
+const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
+/** npm passes on the Ctrl-C that the terminal has sent to both: within this time two are one. */
+const REPEATED_MS = 1_000
+/** For servers that are being fetched or started when everything is to stop; the reaper ends what is left. */
+const PATIENCE_MS = 10_000
 
 interface Options {
   readonly once: boolean
@@ -42,14 +24,10 @@ interface Options {
   readonly json: boolean
 }
 
-interface Local {
-  readonly api: string
-  readonly token: string
-  readonly console: string
-  readonly gateways: string[]
-  readonly kafka: string[]
-  readonly temporal: string
-  readonly postgres: string
+/** A path as a person in this directory would write it. */
+function shortest(path: string): string {
+  const fromHere = relative(process.cwd(), path)
+  return fromHere.startsWith('..') ? path : fromHere || '.'
 }
 
 const say = (line: string): void => {
@@ -57,247 +35,96 @@ const say = (line: string): void => {
 }
 
 async function main(options: Options): Promise<number> {
-  const processes: GuardedProcess[] = []
-  let stack: Stack | undefined
+  const interrupted = untilInterrupted()
+  const place = await takePlace()
+  const shown = shortest(place.directory)
+  if (place.taken !== undefined)
+    say(
+      `another run has ${shortest(place.taken)}; this one keeps its addresses and logs in ${shown}: KEYTURN_STATE=${shown} npx keyturn …`,
+    )
+  const processes = createProcesses(join(place.directory, 'logs'))
+  const stopping = new AbortController()
+  let starting: Promise<Stack> | undefined
+
   const stopAll = async (): Promise<void> => {
-    rmSync(join(STATE, 'local.json'), { force: true })
-    // Clients first, then what they call.
-    for (const guarded of processes.reverse()) await stopGuarded(guarded)
-    await stack?.stop()
+    place.leave()
+    stopping.abort()
+    await processes.stopAll()
+    const stopped = starting?.then(
+      (stack) => stack.stop(),
+      () => {},
+    )
+    await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref())])
   }
-  let asked = false
-  const interrupted = new Promise<'interrupted'>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      process.on(signal, () => {
-        if (asked) process.exit(130)
-        asked = true
-        resolve('interrupted')
-      })
-    }
-  })
+  const work = async (): Promise<DemoReport> => {
+    starting = startStack({ services: ['postgres', 'kafka', 'temporal'], signal: stopping.signal })
+    // Loaded while the servers start.
+    const { startHouse } = await import('./house.ts')
+    const local = await startHouse({ stack: starting, processes, refusesNewKeys: options.rollBack })
+    place.write(local)
+    return rotateUnderTraffic(local, processes, options.rollBack ? 'rolled-back' : 'completed', say)
+  }
   try {
-    const work = async (): Promise<DemoReport> => {
-      const [started, bundle] = await Promise.all([
-        startStack({ services: ['postgres', 'kafka', 'temporal'] }),
-        bundleWorkflows(STATE),
-      ])
-      stack = started
-      const house = await startHouse(started, bundle, options, processes)
-      return rotateUnderTraffic(house, options, processes)
-    }
-    const report = await Promise.race([work(), interrupted])
-    if (report === 'interrupted') return 130
+    const report = await Promise.race([work(), processes.failed, interrupted])
+    if (report === 'interrupted') return EXIT.interrupted
     printReport(report, say)
     if (!options.once) {
-      say('\nrunning on: .keyturn/local.json holds the addresses; Ctrl-C stops everything')
+      say(`\nrunning on: ${join(shown, 'local.json')} holds the addresses; Ctrl-C stops everything`)
       if (options.json) say(JSON.stringify(report))
-      await interrupted
-      return 0
+      await Promise.race([processes.failed, interrupted])
+      return EXIT.done
     }
     await stopAll()
     if (options.json) say(JSON.stringify(report))
-    return report.ok ? 0 : 1
+    return report.ok ? EXIT.done : EXIT.failed
   } finally {
     await stopAll()
   }
 }
 
-/** Starts our own processes on the servers, and writes down where everything is. */
-async function startHouse(stack: Stack, bundle: string, options: Options, processes: GuardedProcess[]): Promise<Local> {
-  const token = randomBase62(43)
-  const topics = topicNames()
-  await Promise.all([
-    migrate(stack.postgresUrl),
-    ensureTopics(createKafka(stack.kafkaBrokers, 'keyturn-start', createLog('start', 'error')), topics),
-  ])
-  const apiPort = await getPort({ host: '127.0.0.1' })
-  const api = `http://127.0.0.1:${apiPort}`
-  const env = {
-    KEYTURN_POSTGRES_URL: stack.postgresUrl,
-    KEYTURN_KAFKA_BROKERS: stack.kafkaBrokers.join(','),
-    KEYTURN_TEMPORAL_ADDRESS: stack.temporalAddress,
-    KEYTURN_KEK: randomBytes(32).toString('base64'),
-    KEYTURN_OPERATOR_TOKEN: token,
-    KEYTURN_LISTEN: `127.0.0.1:${apiPort}`,
-    KEYTURN_PUBLIC_URL: api,
-    KEYTURN_WORKFLOW_BUNDLE: bundle,
-    KEYTURN_COLLECTOR_INTERVAL: '300ms',
-  }
-  const start = (
-    name: string,
-    file: string,
-    more: Record<string, string> = {},
-    onLine?: (line: string) => void,
-  ): GuardedProcess => {
-    const guarded = startProcess({
-      name,
-      file,
-      env: { ...env, ...more },
-      logDirectory: LOGS,
-      ...(onLine === undefined ? {} : { onLine }),
-    })
-    processes.push(guarded)
-    return guarded
-  }
-  const upstream = await new Promise<string>((resolve, reject) => {
-    const sample = start(
-      'sample-api',
-      'infra/demo/sample-api.ts',
-      { SAMPLE_API_REFUSES_NEW_KEYS: options.rollBack ? '1' : '' },
-      (line) => resolve(`http://127.0.0.1:${(JSON.parse(line) as { port: number }).port}`),
-    )
-    sample.child.once('exit', (code) => reject(new Error(`the sample API ended with code ${code}`)))
+/** Resolves with the first signal to stop; the next one ends this process at once, and the reaper what it has started. */
+function untilInterrupted(): Promise<'interrupted'> {
+  return new Promise((resolve) => {
+    let first: number | undefined
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        first ??= Date.now()
+        if (Date.now() - first > REPEATED_MS) process.exit(EXIT.interrupted)
+        resolve('interrupted')
+      })
+    }
   })
-  const server = start('api', 'workers/api-server.ts')
-  start('rotation-worker', 'workers/rotation-worker.ts')
-  start('usage-collector', 'workers/usage-collector.ts')
-  const gateways: string[] = []
-  const ready: Promise<void>[] = [untilReady(`${api}/readyz`, server, 'api')]
-  for (let i = 1; i <= GATEWAYS; i++) {
-    const port = await getPort({ host: '127.0.0.1' })
-    const name = `gateway-${i}`
-    const gateway = start(name, 'gateway/src/main.ts', {
-      KEYTURN_GATEWAY_ID: name,
-      KEYTURN_GATEWAY_LISTEN: `127.0.0.1:${port}`,
-      KEYTURN_GATEWAY_UPSTREAM: upstream,
-      KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',
-      KEYTURN_GATEWAY_HEARTBEAT: '1s',
-    })
-    gateways.push(`http://127.0.0.1:${port}`)
-    ready.push(untilReady(`http://127.0.0.1:${port}/readyz`, gateway, name))
-  }
-  await Promise.all(ready)
-  const local: Local = {
-    api,
-    token,
-    console: stack.temporalUi ?? `${api}/openapi.json`,
-    gateways,
-    kafka: [...stack.kafkaBrokers],
-    temporal: stack.temporalAddress,
-    postgres: stack.postgresUrl,
-  }
-  mkdirSync(STATE, { recursive: true })
-  writeFileSync(join(STATE, 'local.json'), `${JSON.stringify(local, null, 2)}\n`, { mode: 0o600 })
-  return local
 }
 
-/** One credential, clients that call all the time, one rotation. */
-async function rotateUnderTraffic(local: Local, options: Options, processes: GuardedProcess[]): Promise<DemoReport> {
-  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
-    const response = await fetch(local.api + path, {
-      method,
-      headers: { authorization: `Bearer ${local.token}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    })
-    const answer = (await response.json()) as T & { detail?: string }
-    if (!response.ok)
-      throw new Error(`${method} ${path.replace(/claims\/.*/, 'claims/…')}: ${response.status} ${answer.detail ?? ''}`)
-    return answer
-  }
-  const { clientId } = await call<{ clientId: string }>('POST', '/v1/clients', { name: 'Acme Trading' })
-  const { credentialId, claim } = await call<{ credentialId: string; claim: string }>(
-    'POST',
-    `/v1/clients/${clientId}/credentials`,
-    {
-      name: 'price-feed',
-      environment: 'prod',
-      scopes: ['read:prices'],
-    },
-  )
-  const { token } = await call<{ token: string }>('POST', `/v1/claims/${claim}`, {})
-
-  let counts = { requests: 0, failed: 0, withNewKey: 0, repeatedWithOldKey: 0 }
-  const clients = startProcess({
-    name: 'clients',
-    file: 'infra/demo/sample-clients.ts',
-    logDirectory: LOGS,
-    input: JSON.stringify({
-      gateways: local.gateways,
-      api: local.api,
-      token,
-      connections: CONNECTIONS,
-      requestsPerSecond: REQUESTS_PER_SECOND,
-      slowMs: SLOW_MS,
-    }),
-    onLine: (line) => {
-      const counted = JSON.parse(line) as Partial<typeof counts> & { note?: string }
-      if (counted.note === undefined) counts = { ...counts, ...counted }
-      else say(`  clients: ${counted.note}`)
-    },
-  })
-  processes.push(clients)
-  while (counts.requests < REQUESTS_PER_SECOND) await pause(100)
-  say(`clients call ${local.gateways.length} gateways: ${CONNECTIONS} connections, ${REQUESTS_PER_SECOND} requests a second`)
-
-  const { rotationId } = await call<{ rotationId: string }>('POST', `/v1/credentials/${credentialId}/rotations`, {
-    trigger: 'manual',
-    reason: 'npm start',
-    ...WINDOWS,
-  })
-  const rotation = await follow(() => call<RotationView>('GET', `/v1/rotations/${rotationId}`), counts)
-  // A little traffic after the end, too: whatever was broken shows now.
-  await pause(1_000)
-  await stopGuarded(clients)
-  const expected: RotationStage = options.rollBack ? 'rolled-back' : 'completed'
-  const ok = rotation.stage === expected && counts.failed === 0 && counts.requests > 0
-  return {
-    rotationId,
-    credentialId,
-    stage: rotation.stage,
-    timeline: rotation.timeline,
-    receipts: rotation.receipts,
-    ...counts,
-    ok,
-  }
-}
-
-type RotationView = Pick<DemoReport, 'timeline' | 'receipts'> & {
-  readonly stage: RotationStage
-  readonly stragglers?: readonly { userAgent: string }[]
-  readonly evidence?: { readonly stragglers: readonly { userAgent: string; lastAt: string }[] }
-}
-
-/** Prints each stage as it comes, and in monitoring who is still waited for. */
-async function follow(read: () => Promise<RotationView>, _counts: unknown): Promise<RotationView> {
-  let shown = 0
-  let waitedFor = ''
-  for (;;) {
-    const rotation = await read()
-    for (const { stage, reason } of rotation.timeline.slice(shown)) say(`  ${stage}${reason === undefined ? '' : `: ${reason}`}`)
-    shown = rotation.timeline.length
-    if (isTerminal(rotation.stage)) return rotation
-    const recent = (rotation.evidence?.stragglers ?? []).filter(({ lastAt }) => Date.now() - Date.parse(lastAt) < 3_000)
-    const names = [...new Set(recent.map(({ userAgent }) => userAgent))].sort().join(', ')
-    if (rotation.stage === 'monitoring' && names !== waitedFor && names !== '') say(`    still uses the old key: ${names}`)
-    waitedFor = names
-    await pause(250)
-  }
-}
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
-
-let options: Options
-try {
+function readOptions(): Options | undefined {
   const { values } = parseArgs({
     options: {
-      once: { type: 'boolean' },
-      'roll-back': { type: 'boolean' },
-      json: { type: 'boolean' },
-      help: { type: 'boolean' },
+      once: { type: 'boolean', default: false },
+      'roll-back': { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
     },
   })
-  if (values.help === true) {
-    say(USAGE)
-    process.exit(0)
-  }
-  options = { once: values.once ?? false, rollBack: values['roll-back'] ?? false, json: values.json ?? false }
-} catch (error) {
-  process.stderr.write(`${error instanceof Error ? error.message : 'unknown option'}\n\n${USAGE}\n`)
-  process.exit(2)
+  return values.help ? undefined : { once: values.once, rollBack: values['roll-back'], json: values.json }
 }
+
+/** Whatever is still under way by then (a fetch, say) is not waited for. */
+const end = (code: number): void => {
+  process.stdout.write('', () => process.exit(code))
+}
+const sentence = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+let options: Options | undefined
 try {
-  process.exitCode = await main(options)
+  options = readOptions()
 } catch (error) {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
-  process.exitCode = 1
+  process.stderr.write(`${sentence(error)}\n\n${USAGE}\n`)
+  process.exit(EXIT.usage)
+}
+if (options === undefined) say(USAGE)
+else {
+  await main(options).then(end, (error: unknown) => {
+    process.stderr.write(`${sentence(error)}\n`)
+    end(EXIT.failed)
+  })
 }

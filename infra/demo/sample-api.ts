@@ -4,7 +4,7 @@
  */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { HEADERS } from '@keyturn/contract'
+import { HEADERS } from '@keyturn/contract/headers'
 
 const refusesNewKeys = process.env['SAMPLE_API_REFUSES_NEW_KEYS'] === '1'
 const firstKeyOf = new Map<string, string>()

@@ -7,7 +7,7 @@
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { HEADERS } from '@keyturn/contract'
+import { HEADERS } from '@keyturn/contract/headers'
 import { Pool, request } from 'undici'
 
 interface Job {

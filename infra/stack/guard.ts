@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmodSync, lstatSync, mkdirSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -32,6 +32,7 @@ class Guard {
   readonly id = `run-${process.pid}-${randomBytes(6).toString('hex')}`
   readonly directory: string
   readonly children = new Map<number, NodeJS.Signals>()
+  readonly files = new Set<string>()
   readonly ready: Promise<void>
   private readonly base = ownDirectory()
   private reaper: ChildProcess
@@ -54,7 +55,7 @@ class Guard {
     this.ready.catch(() => {})
   }
 
-  tell(order: { add: number; signal: NodeJS.Signals } | { remove: number }): void {
+  tell(order: { add: number; signal: NodeJS.Signals } | { gone: number } | { remove: string } | { keep: string }): void {
     this.reaper.stdin?.write(`${JSON.stringify(order)}\n`)
   }
 
@@ -79,6 +80,7 @@ class Guard {
     if (++this.reapers >= MOST_REAPERS) return
     this.reaper = this.startReaper()
     for (const [pid, signal] of this.children) this.tell({ add: pid, signal })
+    for (const file of this.files) this.tell({ remove: file })
   }
 }
 
@@ -103,6 +105,18 @@ function theGuard(): Guard {
 
 /** A directory of this process's own; it is removed when the process has ended. */
 export const runDirectory = (): string => theGuard().directory
+
+/** Has a file removed when this process has ended, however it ends. @returns what removes it now, and leaves it alone from then on */
+export function removeAtEnd(file: string): () => void {
+  const mine = theGuard()
+  mine.files.add(file)
+  mine.tell({ remove: file })
+  return () => {
+    if (!mine.files.delete(file)) return
+    rmSync(file, { force: true })
+    mine.tell({ keep: file })
+  }
+}
 
 /** Resolves when the reaper stands and what dead runs had left is gone. */
 export async function guardReady(): Promise<void> {
@@ -132,7 +146,7 @@ export function spawnGuarded(command: string, args: readonly string[], options: 
         // What it has left in its group has nobody to answer to.
         signalGroup(pid, 'SIGKILL')
         mine.children.delete(pid)
-        mine.tell({ remove: pid })
+        mine.tell({ gone: pid })
       }
       resolve(signal === null ? `exit code ${code}` : signal)
     })

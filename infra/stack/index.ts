@@ -24,6 +24,8 @@ export interface StackOptions<S extends ServiceName> {
   readonly services: readonly S[]
   /** Whether standard error shows what happens; it does unless told otherwise. */
   readonly progress?: Progress
+  /** Gives the start up; what has started by then is stopped. */
+  readonly signal?: AbortSignal
 }
 
 interface Started {
@@ -74,8 +76,13 @@ const SERVICES: { readonly [S in ServiceName]: Service } = {
  * When one fails, those that did start are stopped.
  * @throws StackError
  */
-export async function startStack<S extends ServiceName>({ services, progress = 'show' }: StackOptions<S>): Promise<Stack<S>> {
+export async function startStack<S extends ServiceName>({
+  services,
+  progress = 'show',
+  signal,
+}: StackOptions<S>): Promise<Stack<S>> {
   const failed = new AbortController()
+  signal?.addEventListener('abort', () => failed.abort(signal.reason))
   const started: Started[] = []
   const addresses: object[] = []
   const errors: unknown[] = []

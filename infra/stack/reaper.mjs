@@ -174,6 +174,9 @@ const run = {
   groups: [],
 }
 
+/** What the run has left elsewhere. @type {Set<string>} */
+const files = new Set()
+
 function writeRecord() {
   try {
     writeFileSync(join(directory, 'run.json.new'), JSON.stringify(run), { mode: 0o600 })
@@ -189,11 +192,15 @@ const orders = createInterface({ input: process.stdin })
 orders.on('line', (line) => {
   const order = JSON.parse(line)
   if (order.add !== undefined) run.groups.push({ ...identify(order.add), signal: order.signal })
-  if (order.remove !== undefined) run.groups = run.groups.filter(({ pid }) => pid !== order.remove)
+  if (order.gone !== undefined) run.groups = run.groups.filter(({ pid }) => pid !== order.gone)
+  if (order.remove !== undefined) files.add(order.remove)
+  if (order.keep !== undefined) files.delete(order.keep)
   writeRecord()
 })
 orders.on('close', async () => {
   await endProcesses(run)
+  // Before the directory: as long as that is there, the files are this run's.
+  for (const file of files) rmSync(file, { force: true })
   remove(directory)
   process.exit(0)
 })
