@@ -5,7 +5,6 @@ import {
   type ISocketFactory,
   Kafka,
   type KafkaConfig,
-  KafkaJSProtocolError,
   type LogEntry,
   logLevel,
   type Message,
@@ -205,4 +204,4 @@ export function createTopicEnds(kafka: Kafka): TopicEnds {
 
 /** Kafka's own word that another broker leads a partition, or none yet; the library takes it for final. */
 const betweenLeaders = (error: unknown): boolean =>
-  error instanceof KafkaJSProtocolError && /LEADER|REPLICA_NOT_AVAILABLE/.test(error.type)
+  error instanceof Error && /LEADER|REPLICA_NOT_AVAILABLE/.test(String((error as { type?: unknown }).type))
