@@ -40,7 +40,7 @@ const STEERED: Readonly<Record<string, { policy?: object; from: RotationStage; s
       ['resume', /only a held rotation can be resumed; this one is monitoring/],
       ['hold', 'held'],
       ['approve', /nothing waits for approval: the rotation is held \(held for: operator\)/],
-      ['hold', /only a rotation that has not begun to deactivate can be held; this one is held/],
+      ['hold', /^the rotation is held already \(held for: operator\)$/],
       ['resume', 'monitoring'],
       ['deactivate-now', 'deactivating'],
       ['hold', /only a rotation that has not begun to deactivate can be held; this one is deactivating/],
@@ -118,7 +118,7 @@ test('a running emergency is not held, rolled back, escalated or resumed; a manu
   expect((await trigger(at.client, credentialId)).body).toEqual({ rotationId, trigger: 'emergency', joined: true })
   await stands(rotationId, 'held')
   for (const [path, why] of [
-    ['hold', /this one is held/],
+    ['hold', /^an emergency is not held$/],
     ['roll-back', /compromised and never comes back/],
     ['escalate', /an emergency already/],
     ['resume', /waits for a gateway, and goes on by itself \(held for: receipt; unconfirmed: gw-away\)/],

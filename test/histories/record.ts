@@ -1,0 +1,123 @@
+/**
+ * Records rotations as Temporal remembers them (protobuf), for test/workflows/replay.test.ts: one file for each place where a
+ * rotation may stand, and one for each way on from there. What is recorded already stays: it stands for rotations that are running somewhere.
+ */
+import { existsSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import proto from '@temporalio/proto'
+import { afterAll, beforeAll, test } from 'vitest'
+import type { House, StartedRotation } from '../support/house.ts'
+import { openHouse } from '../support/open-house.ts'
+import { PLACES, type PlaceName, type Standing, standAt } from '../support/standings.ts'
+
+const HERE = fileURLToPath(new URL('.', import.meta.url))
+const WITHIN_MS = 60_000
+const ENDS_SOON = { regretWindowMs: 0 }
+
+let house: House
+beforeAll(async () => {
+  house = await openHouse({ time: 'real', gateways: 1 })
+})
+afterAll(() => house.close())
+
+const { History } = proto.temporal.api.history.v1
+const fileOf = (name: string): string => `${HERE}${name.replaceAll(/[^a-z]+/g, '-')}.history`
+
+/** Where it ran, and on which machine, is nobody's business. */
+function forgetPlace(value: object): void {
+  for (const [name, inside] of Object.entries(value)) {
+    if (name === 'identity' || name === 'stackTrace') Object.assign(value, { [name]: '' })
+    else if (typeof inside === 'string') Object.assign(value, { [name]: inside.replace(/^\d+@[^\s:]+/, 'worker') })
+    else if (typeof inside === 'object' && inside !== null && !(inside instanceof Uint8Array)) forgetPlace(inside)
+  }
+}
+
+async function save(name: string, { handle }: Pick<StartedRotation, 'handle'>): Promise<void> {
+  const history = await handle.fetchHistory()
+  forgetPlace(history)
+  writeFileSync(fileOf(name), History.encode(history).finish())
+}
+
+const record = (name: string, work: () => Promise<Pick<StartedRotation, 'handle'>>): void => {
+  test.skipIf(existsSync(fileOf(name)))(name, async () => save(name, await work()))
+}
+
+/** From a place to the end. */
+const from = (place: PlaceName, onward: (rotation: Standing) => Promise<unknown>) => async () => {
+  const rotation = await standAt(house, place, ENDS_SOON)
+  await onward(rotation)
+  await rotation.release()
+  await rotation.handle.result()
+  return rotation
+}
+
+const places = Object.keys(PLACES) as PlaceName[]
+for (const place of places) {
+  record(`standing ${place}`, async () => {
+    const rotation = await standAt(house, place)
+    await save(`standing ${place}`, rotation)
+    await rotation.handle.terminate('recorded')
+    await rotation.release()
+    return rotation
+  })
+}
+for (const place of places.filter((name) => name !== 'an emergency' && name !== 'deactivating')) {
+  record(`${place} then an emergency`, from(place, (rotation) => house.order(rotation, 'escalate')))
+  if (place !== 'rolling back') record(`${place} then rolled back`, from(place, (rotation) => house.order(rotation, 'rollBack')))
+}
+record('an emergency to its end', from('an emergency', async () => undefined))
+record('rolling back to its end', from('rolling back', async () => undefined))
+record('a receipt that came late', from('held for the last receipt', async () => undefined))
+record('deactivated by a person', from('monitoring', (rotation) => house.order(rotation, 'deactivateNow')))
+record('approved at the deadline', from('held at the deadline', (rotation) => house.order(rotation, 'approve')))
+record(
+  'held and resumed',
+  from('held by a person', async (rotation) => {
+    await house.order(rotation, 'resume')
+    await house.order(rotation, 'extend', 60_000)
+    await house.order(rotation, 'deactivateNow')
+  }),
+)
+record(
+  'a failure overcome',
+  from('held for a failure', async (rotation) => {
+    await rotation.release()
+    await house.order(rotation, 'resume')
+    await house.reached(rotation.rotationId, 'monitoring', WITHIN_MS)
+    await house.order(rotation, 'deactivateNow')
+  }),
+)
+record('completed on evidence', async () => {
+  const { credentialId } = await house.credential()
+  const rotation = await house.rotate(credentialId, { overlapMs: 600_000, quietPeriodMs: 0, regretWindowMs: 0 })
+  await house.reached(rotation.rotationId, 'monitoring', WITHIN_MS)
+  await house.use(await house.claimNewKey(rotation.rotationId))
+  await rotation.handle.result()
+  return rotation
+})
+record('regretted', async () => {
+  const rotation = await standAt(house, 'deactivating', { oldKeyRefusals: 0 })
+  await house.use(rotation.token)
+  await rotation.handle.result()
+  return rotation
+})
+record('the new key refused', async () => {
+  const rotation = await standAt(house, 'monitoring')
+  await rotation.handle.signal('evidence', 'new-key-refused', rotation.rotationId)
+  await rotation.handle.result()
+  return rotation
+})
+for (const onDeadline of ['force', 'extend'] as const) {
+  record(`the deadline says ${onDeadline}`, async () => {
+    const { credentialId } = await house.credential()
+    const policy = { overlapMs: 1, quietPeriodMs: 0, extendByMs: 1, regretWindowMs: 0, onDeadline }
+    const rotation = await house.rotate(credentialId, policy)
+    if (onDeadline === 'extend') {
+      await house.reached(rotation.rotationId, 'held', WITHIN_MS)
+      await house.order(rotation, 'approve')
+    }
+    await rotation.handle.result()
+    return rotation
+  })
+}
+record('cancelled', from('monitoring', ({ handle }) => handle.cancel()))
