@@ -1,211 +1,190 @@
 /**
- * What one verification costs at a gateway that holds a million keys, beside the bare work it can't do without (one SHA-256 and
- * one Map look-up, in the same cache sizes and the same run) and beside prefixed-api-key. And what a key costs in memory, and
- * how long it takes to load keys from Kafka.
+ * What one bearer request costs at a gateway that holds a million keys: beside the work that can't be left out (one SHA-256,
+ * one look-up in a Map of the same size), and beside prefixed-api-key's check.
  */
-import { hash, randomBytes, randomUUID } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { pathToFileURL } from 'node:url'
-import {
-  type ClientId,
-  type CredentialId,
-  encodeEvent,
-  type KeyRecord,
-  newKeyId,
-  newToken,
-  randomBase62,
-  TOPIC_SETTINGS,
-  tokenSha256,
-  topicNames,
-} from '@keyturn/contract'
-import { createGateway, createLog, createVerify, KeyCache } from '@keyturn/gateway'
-import { Kafka, logLevel, Partitioners } from 'kafkajs'
-import { checkAPIKey, generateAPIKey } from 'prefixed-api-key'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { type KeyRecord, tokenSha256 } from '@keyturn/contract'
+import { createVerify, KeyCache } from '@keyturn/gateway'
+import { checkAPIKey, extractLongToken, extractShortToken, hashLongToken } from 'prefixed-api-key'
+import { recordOf, tokenOf } from './keys.ts'
+import { createRandom, median } from './statistics.ts'
 
-const median = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? 0) : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2
-}
-
-const SCOPES = [['orders:read'], ['orders:read', 'orders:write'], ['trade:read', 'trade:write'], ['reports:read']]
-
-/** A key as issued: a client of its own, one of a few sets of scopes, one in ten with an expiry. */
-function keyRecord(token: string, keyId: KeyRecord['keyId'], i: number): KeyRecord {
-  return {
-    keyId,
-    credentialId: `crd_${randomBase62(16)}` as CredentialId,
-    clientId: `cli_${randomBase62(16)}` as ClientId,
-    environment: 'prod',
-    scopes: [...(SCOPES[i % SCOPES.length] ?? [])],
-    version: 1,
-    state: 'active',
-    revision: 1,
-    verifier: { kind: 'bearer', sha256: tokenSha256(token) },
-    notBefore: new Date(Date.UTC(2026, 0, 1) + i).toISOString(),
-    ...(i % 10 === 0 ? { expiresAt: new Date(Date.UTC(2036, 0, 1) + i).toISOString() } : {}),
-  }
-}
-
-const issue = (i: number): { token: string; record: KeyRecord } => {
-  const keyId = newKeyId()
-  const token = newToken({ brand: 'kt', environment: 'prod', keyId })
-  return { token, record: keyRecord(token, keyId, i) }
-}
-
-const settledHeap = async (): Promise<number> => {
-  for (let i = 0; i < 3; i++) {
-    globalThis.gc?.()
-    await nextTurn()
-  }
-  return process.memoryUsage().heapUsed
-}
+/** So many requests are timed at once: short enough that their strings are as fresh as those of a request. */
+const BATCH = 64
+const WARM_UP_ROUNDS = 3
+const UNKNOWN = 2_000
+const HASHES_AT_HAND = 2_000
 
 export interface VerifyFigures {
   readonly keys: number
   readonly rounds: number
-  /** Microseconds for one, median of the rounds. */
-  readonly floorUs: number
-  readonly verifyUs: number
-  readonly unknownUs: number
-  readonly prefixedApiKeyUs: number
-  /** Median over the rounds of the ratio in each. */
+  readonly perRound: number
+  /** Microseconds for one, medians over the rounds. */
+  readonly us: {
+    /** The work that can't be left out: one SHA-256 in base64, one look-up in a Map of as many. */
+    readonly floor: number
+    readonly verify: number
+    /** The same for a token that no key has, well-formed. */
+    readonly unknown: number
+    /** prefixed-api-key: `checkAPIKey` alone, the stored hash at hand. */
+    readonly check: number
+    /** prefixed-api-key with the look-up of the stored hash in a Map of as many. */
+    readonly prefixed: number
+  }
+  /** Medians over the rounds of the ratio in each. */
   readonly overFloor: number
-  /** Heap bytes per key; only under `--expose-gc`. */
-  readonly bytesPerKey: number | undefined
+  readonly fasterThanCheck: number
+  readonly fasterThanPrefixed: number
+  /** On the heap and in arrays beside it. */
+  readonly bytesPerKey: number
 }
 
-/** @param options how many keys, how many interleaved rounds, and how many verifications in each */
-export async function measureVerify({ keys = 1_000_000, rounds = 15, perRound = 50_000 } = {}): Promise<VerifyFigures> {
-  // Tokens that are asked for, spread over the whole cache; the others would only cost memory.
-  const asked = Math.min(keys, 20_000)
-  const every = Math.floor(keys / asked)
-  const tokens: string[] = []
-  const before = await settledHeap()
+interface Contestant {
+  /** The token of a request: any one of those that are asked for. */
+  readonly ask: (any: number) => string
+  /** Whether it was decided as it should be. */
+  readonly decide: (token: string, any: number) => boolean
+}
+
+export async function measureVerify({ keys = 1_000_000, rounds = 150, perRound = 2_560 } = {}): Promise<VerifyFigures> {
+  const headers = new Headers(keys, tokenOf(0))
+  const before = await settledMemory()
   const cache = new KeyCache()
   for (let i = 0; i < keys; i++) {
-    const { token, record } = issue(i)
+    const token = tokenOf(i)
     // As it comes from Kafka: strings made by concatenation are larger than those of a parser.
-    cache.apply(JSON.parse(JSON.stringify(record)) as KeyRecord)
-    if (i % every === 0) tokens.push(token)
+    cache.apply(JSON.parse(JSON.stringify(recordOf(i, token))) as KeyRecord)
+    headers.add(token)
   }
-  const bytesPerKey = globalThis.gc === undefined ? undefined : ((await settledHeap()) - before) / keys
+  const bytesPerKey = ((await settledMemory()) - before) / keys
   const bare = new Map<string, number>()
-  for (const entry of cache.entries()) bare.set(entry.sha256, 1)
-  const unknown = Array.from({ length: 5_000 }, (_, i) => issue(i).token)
-  const prefixed = await Promise.all(Array.from({ length: 200 }, () => generateAPIKey({ keyPrefix: 'kt' })))
-
+  for (let i = 0; i < keys; i++) bare.set(tokenSha256(headers.at(i)), 1)
+  const unknown = new Headers(UNKNOWN, tokenOf(0))
+  for (let i = 0; i < UNKNOWN; i++) unknown.add(tokenOf(keys + i))
+  const prefixed = prefixedKeys(keys)
+  const known = Array.from({ length: HASHES_AT_HAND }, (_, i) => hashLongToken(extractLongToken(prefixed.headers.at(i))))
   const verify = createVerify(cache, ['prod'])
   const now = Date.UTC(2026, 6, 1)
-  let good = 0
-  const time = (work: () => void): number => {
-    const start = process.hrtime.bigint()
-    work()
-    return Number(process.hrtime.bigint() - start) / 1_000 / perRound
-  }
-  const token = (i: number): string => tokens[(i * 7919) % tokens.length] ?? ''
-  const jobs = {
-    floor: () => {
-      for (let i = 0; i < perRound; i++) good += bare.get(hash('sha256', token(i), 'base64')) ?? 0
+
+  const contestants = {
+    floor: { ask: (any) => headers.at(any), decide: (token) => bare.get(hash('sha256', token, 'base64')) === 1 },
+    verify: { ask: (any) => headers.at(any), decide: (token) => verify(token, now).outcome === 'accepted' },
+    unknown: { ask: (any) => unknown.at(any), decide: (token) => verify(token, now).outcome === 'unknown' },
+    // The stored hash is at hand, without a look-up: in its favour.
+    check: {
+      ask: (any) => prefixed.headers.at(any % HASHES_AT_HAND),
+      decide: (token, any) => checkAPIKey(token, known[any % HASHES_AT_HAND] ?? ''),
     },
-    verify: () => {
-      for (let i = 0; i < perRound; i++) if (verify(token(i), now).outcome === 'accepted') good += 1
+    prefixed: {
+      ask: (any) => prefixed.headers.at(any),
+      decide: (token) => checkAPIKey(token, prefixed.hashes.get(extractShortToken(token)) ?? ''),
     },
-    unknown: () => {
-      for (let i = 0; i < perRound; i++) if (verify(unknown[i % unknown.length] ?? '', now).outcome === 'unknown') good += 1
-    },
-    prefixed: () => {
-      for (let i = 0; i < perRound; i++) {
-        const key = prefixed[i % prefixed.length]
-        if (key?.token !== undefined && key.longTokenHash !== undefined && checkAPIKey(key.token, key.longTokenHash)) good += 1
-      }
-    },
-  }
-  const names = Object.keys(jobs) as (keyof typeof jobs)[]
-  const times: Record<keyof typeof jobs, number[]> = { floor: [], verify: [], unknown: [], prefixed: [] }
-  for (let round = -2; round < rounds; round++) {
-    // Every round begins with another one, so that none is always the first after a pause.
-    for (let i = 0; i < names.length; i++) {
-      const name = names[(i + round + 2) % names.length] ?? 'floor'
-      const us = time(jobs[name])
-      if (round >= 0) times[name].push(us)
-    }
-    await nextTurn()
-  }
-  const expected = (rounds + 2) * perRound * names.length
-  if (good !== expected) throw new Error(`the bench is wrong: ${good} of ${expected} decisions were right`)
+  } satisfies Record<string, Contestant>
+  const times = await race(contestants, rounds, perRound)
   return {
     keys,
     rounds,
-    floorUs: median(times.floor),
-    verifyUs: median(times.verify),
-    unknownUs: median(times.unknown),
-    prefixedApiKeyUs: median(times.prefixed),
+    perRound,
+    us: {
+      floor: median(times.floor),
+      verify: median(times.verify),
+      unknown: median(times.unknown),
+      check: median(times.check),
+      prefixed: median(times.prefixed),
+    },
     overFloor: median(times.verify.map((us, i) => us / (times.floor[i] ?? us))),
+    fasterThanCheck: median(times.check.map((us, i) => us / (times.verify[i] ?? us))),
+    fasterThanPrefixed: median(times.prefixed.map((us, i) => us / (times.verify[i] ?? us))),
     bytesPerKey,
   }
 }
 
-export interface LoadFigures {
-  readonly keys: number
-  /** From `start()` to ready: announcement, ends, and every key applied. */
-  readonly readyMs: number
-  readonly msPer100k: number
+/** Lets all contestants do the same number of decisions in each round, and begins each round with another one. @returns microseconds for one, per round */
+async function race<Name extends string>(
+  contestants: Readonly<Record<Name, Contestant>>,
+  rounds: number,
+  perRound: number,
+): Promise<Record<Name, number[]>> {
+  const names = Object.keys(contestants) as Name[]
+  const times = Object.fromEntries(names.map((name) => [name, []])) as unknown as Record<Name, number[]>
+  const random = createRandom(1)
+  for (let round = 0; round < WARM_UP_ROUNDS + rounds; round++) {
+    for (let i = 0; i < names.length; i++) {
+      const name = names[(i + round) % names.length]
+      if (name === undefined) continue
+      const us = time(contestants[name], perRound, random)
+      if (round >= WARM_UP_ROUNDS) times[name].push(us)
+    }
+    await nextTurn()
+  }
+  return times
 }
 
-/** Loads keys from Kafka into a gateway that starts from nothing. Makes topics of its own and removes them. */
-export async function measureLoad(brokers: readonly string[], keys = 100_000): Promise<LoadFigures> {
-  const kafka = new Kafka({ brokers: [...brokers], clientId: 'bench', logLevel: logLevel.NOTHING })
-  const topics = topicNames(`bench-${randomUUID().slice(0, 8)}.`)
-  const admin = kafka.admin()
-  await admin.connect()
-  await admin.createTopics({
-    waitForLeaders: true,
-    topics: (['keys', 'gateways', 'usage'] as const).map((name) => ({
-      topic: topics[name],
-      numPartitions: TOPIC_SETTINGS[name].partitions,
-    })),
-  })
-  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
-  await producer.connect()
-  const chunk = 1_000
-  for (let i = 0; i < keys; i += chunk) {
-    const messages = Array.from({ length: Math.min(chunk, keys - i) }, (_, j) => {
-      const keyId = newKeyId()
-      const data = keyRecord(randomBytes(32).toString('hex'), keyId, i + j)
-      const time = new Date()
-      return { key: keyId, value: encodeEvent({ type: 'keyturn.key.introduced', source: '/bench', subject: keyId, time, data }) }
-    })
-    await producer.send({ topic: topics.keys, messages })
+function time({ ask, decide }: Contestant, count: number, random: () => number): number {
+  let nanoseconds = 0n
+  let right = 0
+  for (let done = 0; done < count; done += BATCH) {
+    const picks = Array.from({ length: BATCH }, () => Math.floor(random() * 2 ** 31))
+    const tokens = picks.map(ask)
+    const start = process.hrtime.bigint()
+    for (let i = 0; i < BATCH; i++) if (decide(tokens[i] as string, picks[i] as number)) right += 1
+    nanoseconds += process.hrtime.bigint() - start
   }
-  await producer.disconnect()
-  const gateway = createGateway({
-    kafka: { brokers, topics },
-    gatewayId: 'bench',
-    region: 'bench',
-    environments: ['prod'],
-    failClosed: [],
-    stalenessMs: 30_000,
-    heartbeatMs: 3_000,
-    usageWindowMs: 5_000,
-    log: createLog('warn'),
-  })
-  try {
-    const start = performance.now()
-    await gateway.start()
-    const readyMs = performance.now() - start
-    if (gateway.cache.size !== keys) throw new Error(`the bench is wrong: ${gateway.cache.size} of ${keys} keys were loaded`)
-    return { keys, readyMs, msPer100k: (readyMs / keys) * 100_000 }
-  } finally {
-    await gateway.stop()
-    await admin.deleteTopics({ topics: [topics.keys, topics.gateways, topics.usage] })
-    await admin.disconnect()
+  const decided = Math.ceil(count / BATCH) * BATCH
+  if (right !== decided) throw new Error(`the bench is wrong: ${right} of ${decided} decisions were right`)
+  return Number(nanoseconds) / 1_000 / decided
+}
+
+/** Tokens as bytes outside the heap, each made into a string when it is asked for: a slice of a header's value, as in a request. */
+class Headers {
+  readonly #bytes: Buffer
+  readonly #length: number
+  readonly #size: number
+  #used = 0
+
+  /** @param example all tokens are as long as this one */
+  constructor(size: number, example: string) {
+    this.#size = size
+    this.#length = `Bearer ${example}`.length
+    this.#bytes = Buffer.alloc(size * this.#length)
+  }
+
+  add(token: string): void {
+    const written = this.#bytes.write(`Bearer ${token}`, this.#used, 'latin1')
+    if (written !== this.#length) throw new Error('tokens of one kind have one length')
+    this.#used += written
+  }
+
+  at(any: number): string {
+    const start = (any % this.#size) * this.#length
+    return this.#bytes.toString('latin1', start, start + this.#length).slice('Bearer '.length)
   }
 }
 
-if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const brokers = process.env['KEYTURN_KAFKA_BROKERS']
-  const load = brokers === undefined ? undefined : await measureLoad(brokers.split(','))
-  const verify = await measureVerify()
-  process.stdout.write(`${JSON.stringify({ verify, load }, undefined, 2)}\n`)
+/** Keys of prefixed-api-key's format, with the hashes that its users store. */
+function prefixedKeys(count: number): { headers: Headers; hashes: Map<string, string> } {
+  const headers = new Headers(count, 'kt_12345678_123456789012345678901234')
+  const hashes = new Map<string, string>()
+  for (let i = 0; i < count; i++) {
+    const short = i.toString(36).padStart(8, '0')
+    const long = randomBytes(18).toString('hex').slice(0, 24)
+    headers.add(`kt_${short}_${long}`)
+    hashes.set(short, hashLongToken(long))
+  }
+  return { headers, hashes }
+}
+
+/** Bytes in use, on the heap and in arrays beside it. */
+async function settledMemory(): Promise<number> {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  for (let i = 0; i < 3; i++) {
+    collect()
+    await nextTurn()
+  }
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
 }

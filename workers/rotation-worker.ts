@@ -20,6 +20,15 @@ import { routeTemporalLog } from './temporal-log.ts'
 
 export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'listen'>
 
+/** How the worker of rotations polls. The bench's peer polls the same way. */
+export const ROTATIONS = {
+  maxConcurrentActivityTaskExecutions: 500,
+  maxConcurrentActivityTaskPolls: 10,
+  maxConcurrentWorkflowTaskPolls: 10,
+  // After a crash another worker takes a rotation over this fast.
+  stickyQueueScheduleToStartTimeout: '2s',
+} as const satisfies Partial<WorkerOptions>
+
 export interface RunningWorker extends RunningProcess {
   /** Settles when the worker has stopped; rejects when it failed. */
   readonly stopped: Promise<void>
@@ -46,11 +55,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
     ...workflowCode(config.workflowBundle),
     taskQueue: config.taskQueue,
     activities,
-    maxConcurrentActivityTaskExecutions: 500,
-    maxConcurrentActivityTaskPolls: 10,
-    maxConcurrentWorkflowTaskPolls: 10,
-    // After a crash another worker takes a rotation over this fast.
-    stickyQueueScheduleToStartTimeout: '2s',
+    ...ROTATIONS,
   })
   const receipts = await Worker.create({
     ...common,

@@ -85,7 +85,11 @@ export async function openBench(): Promise<Bench> {
   })
   const publishTo = async (topic: string, messages: readonly Message[]): Promise<void> => {
     if (producer === undefined) {
-      producer = kafkaClient().producer({ createPartitioner: Partitioners.DefaultPartitioner, allowAutoTopicCreation: false })
+      producer = kafkaClient().producer({
+        idempotent: true,
+        createPartitioner: Partitioners.DefaultPartitioner,
+        allowAutoTopicCreation: false,
+      })
       await producer.connect()
     }
     await producer.send({ topic, acks: -1, messages: [...messages] })

@@ -1,0 +1,162 @@
+/** Figures as Markdown: for the terminal, and for the blocks of README.md that they are written into. */
+import { cpus, type as systemType, totalmem } from 'node:os'
+import type { BaselineFigures } from './baselines.ts'
+import type { LoadFigures } from './load.ts'
+import { type RevocationFigures, STEPS } from './revocation.ts'
+import type { RotationFigures } from './rotations.ts'
+import type { Distribution } from './statistics.ts'
+import type { VerifyFigures } from './verify.ts'
+
+/** What it was measured on; nothing that names the machine itself. */
+export function machine(servers: readonly string[], at: Date): string {
+  const processors = cpus()
+  const model = processors[0]?.model.trim() ?? 'unknown processor'
+  const memory = Math.round(totalmem() / 2 ** 30)
+  const parts = [
+    `${model}, ${processors.length} cores`,
+    `${memory} GB`,
+    systemType(),
+    `Node.js ${process.versions.node}`,
+    ...servers,
+  ]
+  return `_${at.toISOString().slice(0, 10)}: ${parts.join(' · ')}_`
+}
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
+  return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n')
+}
+
+const us = (value: number): string => `${value.toFixed(2)} µs`
+const ms = (value: number): string => `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`
+const times = (value: number): string => `${value.toFixed(2)}`
+const count = (value: number): string => value.toLocaleString('en-US', { maximumFractionDigits: 0 })
+
+/** Whether a figure is on the right side of its target. */
+const judged = (value: number, target: { atMost: number } | { atLeast: number }): string => {
+  const good = 'atMost' in target ? value <= target.atMost : value >= target.atLeast
+  const words = 'atMost' in target ? `at most ${target.atMost}` : `at least ${target.atLeast}`
+  return `**${times(value)}** (target: ${words}; ${good ? 'met' : 'MISSED'})`
+}
+
+export function verifyReport(figures: VerifyFigures): string {
+  const rows = [
+    ['bare: one SHA-256 in base64, one look-up in a Map', us(figures.us.floor)],
+    ['**Keyturn, accepted**', us(figures.us.verify)],
+    ['Keyturn, a well-formed token that no key has', us(figures.us.unknown)],
+    ['prefixed-api-key: `checkAPIKey` alone, the stored hash at hand', us(figures.us.check)],
+    ['prefixed-api-key with the look-up of the stored hash in a Map', us(figures.us.prefixed)],
+  ]
+  return [
+    table([`one bearer request, ${count(figures.keys)} keys`, `median of ${figures.rounds} rounds`], rows),
+    '',
+    `- Keyturn / bare: ${judged(figures.overFloor, { atMost: 1.5 })}`,
+    `- \`checkAPIKey\` alone / Keyturn with its look-up: ${judged(figures.fasterThanCheck, { atLeast: 2 })}`,
+    `- prefixed-api-key with its look-up / Keyturn: ${times(figures.fasterThanPrefixed)}`,
+    `- memory: ${count(figures.bytesPerKey)} bytes for each key`,
+  ].join('\n')
+}
+
+export function loadReport({ keys, rounds, readyMs, discardMs, ratio }: LoadFigures): string {
+  const per100k = (value: number): string => ms((value / keys) * 100_000)
+  return [
+    table(
+      [`${count(keys)} keys from Kafka`, `for each 100,000, median of ${rounds} rounds`],
+      [
+        ['kafkajs, everything thrown away', per100k(discardMs)],
+        ['**a gateway, from `start()` to ready**', per100k(readyMs)],
+      ],
+    ),
+    '',
+    `- gateway / discarding: **${times(ratio)}**`,
+  ].join('\n')
+}
+
+const HEAD = ['p50', 'p90', 'p99', 'longest']
+const cells = ({ p50, p90, p99, max }: Distribution): string[] => [p50, p90, p99, max].map(ms)
+
+export function baselinesReport({ oneActivityMs, produceToConsumeMs }: BaselineFigures): string {
+  return table(
+    [`what Temporal and Kafka take alone, ${oneActivityMs.samples} samples`, ...HEAD],
+    [
+      ['a workflow with one activity that does nothing, from start to result', ...cells(oneActivityMs)],
+      ['one message from kafkajs to kafkajs', ...cells(produceToConsumeMs)],
+    ],
+  )
+}
+
+/** How long a dead key lives elsewhere: facts with their sources, and beside them what was measured here. */
+const ELSEWHERE = [
+  [
+    'Google API keys',
+    'median about 16 min, 8 to 23 min',
+    'no',
+    'Aikido Security, “Google API keys keep working after you delete them”, 2026',
+  ],
+  ['AWS access keys', 'about 4 s', 'no', 'OFFENSAI’s research, quoted there'],
+  ['Apigee API keys', 'cached for 180 s in each message processor', 'no', 'an answer in Apigee’s community'],
+  [
+    'Unkey',
+    'key cache fresh for 10 s, served stale for up to 10 min while it refreshes',
+    'no',
+    '`internal/services/caches/caches.go` in unkeyed/unkey',
+  ],
+]
+
+export function revocationReport(figures: RevocationFigures): string {
+  const { refusedMs, appliedMs, oneActivityMs, produceToConsumeMs, gateways, steps } = figures
+  return [
+    table(
+      [`from the POST of \`deactivate-now\`, ${refusedMs.samples} samples`, ...HEAD],
+      [
+        ['**until the last of three gateways refused a request**', ...cells(refusedMs)],
+        ...Object.entries(gateways).map(([id, refused]) => [`until ${id} refused one`, ...cells(refused)]),
+        ['until the last had applied it, by the receipt', ...cells(appliedMs)],
+        ['peer: a workflow with one activity, start to result', ...cells(oneActivityMs)],
+        ['peer: one message from kafkajs to kafkajs', ...cells(produceToConsumeMs)],
+      ],
+    ),
+    '',
+    `- last refusal / (workflow + message), median over the rounds: ${judged(figures.ratio, { atMost: 2.5 })}; of the medians: ${times(figures.ratioOfMedians)}`,
+    '',
+    table(
+      ['where the time goes', 'median'],
+      STEPS.map((step) => [step, ms(steps[step])]),
+    ),
+    '',
+    table(
+      ['how long a dead key lives', 'from “revoked” to the last accepted request', 'can you know when it is over?', 'source'],
+      [
+        ...ELSEWHERE,
+        [
+          '**Keyturn**',
+          `**${ms(refusedMs.p50)}, 99 of 100 within ${ms(refusedMs.p99)}, at every gateway**`,
+          '**yes: a receipt that names each gateway**',
+          'measured here',
+        ],
+      ],
+    ),
+  ].join('\n')
+}
+
+export function rotationsReport(figures: RotationFigures): string {
+  return [
+    table(
+      [`a minute, ${figures.atOnce} at once, ${figures.rounds} rounds of ${figures.rotations}`, 'median'],
+      [
+        ['workflows with one activity that does nothing', count(figures.oneActivityAMinute)],
+        ['**rotations through all stages**', count(figures.rotationsAMinute)],
+      ],
+    ),
+    '',
+    `- rotations / one-activity workflows: **${times(figures.ratio)}**; a rotation is ${figures.activities} activities and ${figures.workflowTasks} workflow tasks, so that ${times(1 / figures.activities)} would be expected of activities alone`,
+  ].join('\n')
+}
+
+const block = (name: string): RegExp => new RegExp(`(<!-- figures: ${name} -->\\n)[^]*?(<!-- end -->)`)
+
+/** A README with the figures of one measure in its place. @throws when it has no place for them */
+export function withFigures(readme: string, name: string, report: string): string {
+  if (!block(name).test(readme)) throw new Error(`bench/README.md has no block for ${name}`)
+  return readme.replace(block(name), (_, begin: string, end: string) => `${begin}\n${report}\n\n${end}`)
+}
