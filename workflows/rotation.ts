@@ -164,11 +164,14 @@ export class Rotation {
     this.resumeAsked = true
   }
 
-  /** What the collector says has come true. Refusals turn the rotation back on their own, whatever it is waiting for. */
+  /**
+   * What the collector says has come true. Refusals turn the rotation back on their own, whatever it is waiting for; those of the
+   * old key only where a regret window was asked for.
+   */
   learn(fact: EvidenceFact): void {
     if (fact === 'new-key-refused') this.turnBack('the new key is refused', 'evidence')
-    else if (fact === 'old-key-refused') this.turnBack('the old key is still asked for after it was deactivated', 'evidence')
-    else this.facts.add(fact)
+    else if (fact !== 'old-key-refused') this.facts.add(fact)
+    else if (this.policy.regretWindowMs > 0) this.turnBack('the old key is still asked for after it was deactivated', 'evidence')
   }
 
   /** Notes a stage that a registry change has stored in its own transaction. */

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
+import { standAt } from '../support/standings.ts'
 
 const SECOND = 1_000
 const QUICK = { overlapMs: 600 * SECOND, quietPeriodMs: 0, regretWindowMs: 0, receiptWaitMs: 10 * SECOND } as const
@@ -86,6 +87,13 @@ describe('roll-back', () => {
       stage: 'rolled-back',
       reason: 'the old key is still asked for after it was deactivated',
     })
+  })
+
+  test('not where no regret window was asked for, however often the old key is asked for', async () => {
+    const rotation = await standAt(house, 'held for the last receipt', { regretWindowMs: 0 })
+    await rotation.handle.signal('evidence', 'old-key-refused', rotation.rotationId)
+    await rotation.release()
+    expect(await rotation.handle.result()).toBe('completed')
   })
 
   test('the credential can be rotated again afterwards, with a version that was never used', async () => {
