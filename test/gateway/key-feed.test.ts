@@ -2,6 +2,7 @@ import { encodeEvent, type KeyRecord } from '@keyturn/contract'
 import type { Gateway } from '@keyturn/gateway'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { ensureTopics } from '../../infra/topics.ts'
 import { kafkaClient } from '../support/servers.ts'
 import { eventually, issueKey, keyMessage, type Message, NOW, openBench } from './support.ts'
 
@@ -151,11 +152,11 @@ describe('after a long time without Kafka', () => {
     await admin.connect()
     await admin.deleteTopics({ topics: [bench.topics.keys] })
     await eventually(
-      'the topic is there again',
-      () =>
-        admin.createTopics({ waitForLeaders: true, topics: [{ topic: bench.topics.keys, numPartitions: 3 }] }).catch(() => false),
-      (made) => made,
+      'the topic is gone',
+      () => admin.listTopics(),
+      (topics) => !topics.includes(bench.topics.keys),
     )
+    await ensureTopics(kafkaClient(), bench.topics)
     await admin.disconnect()
     await eventually('it is noticed', bench.logged, (logged) => logged.includes('ends before what was read of it'))
     expect(gateway.verify(token).outcome).toBe('accepted')

@@ -4,6 +4,8 @@ import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
 
+/** Far more than it takes: a busy machine is no gap. */
+const END_WITHIN_MS = 90_000
 const RUNS = process.env['KEYTURN_TEST_LONG'] === undefined ? 8 : 100
 
 let house: House
@@ -75,15 +77,19 @@ async function runThrough(actions: readonly Action[]): Promise<void> {
   }
   await Promise.all(others)
   // Whatever has been done to it: from here the client does its part, and the rotation ends.
-  const stage = await eventually(async () => {
-    const now = await house.rotation(rotation.rotationId)
-    if (now.endedAt !== undefined) return now.stage
-    if (now.stage === 'held') await tolerated(house.order(rotation, 'resume'))
-    await tolerated(claim())
-    const newest = held.at(-1)
-    if (held.length > 1 && newest !== undefined) use(newest)
-    return undefined
-  }, `the end of ${rotation.rotationId}`)
+  const stage = await eventually(
+    async () => {
+      const now = await house.rotation(rotation.rotationId)
+      if (now.endedAt !== undefined) return now.stage
+      if (now.stage === 'held') await tolerated(house.order(rotation, 'resume'))
+      await tolerated(claim())
+      const newest = held.at(-1)
+      if (held.length > 1 && newest !== undefined) use(newest)
+      return undefined
+    },
+    `the end of ${rotation.rotationId}`,
+    END_WITHIN_MS,
+  )
   await watching.stop()
 
   expect(gaps).toEqual([])
