@@ -50,6 +50,7 @@ export interface Propagation {
   /** Publishes the present state of a key. Twice does no harm: the highest revision wins. */
   publish(keyId: KeyId): Promise<Publication>
   waitForReceipt(publication: Publication, options: WaitOptions): Promise<Receipt>
+  /** By id. */
   gateways(): Promise<GatewayStatus[]>
   /** Takes a gateway off the list of those waited for. False when there is none of that name. */
   declareGone(gatewayId: string): Promise<boolean>
@@ -97,14 +98,16 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
     waitForReceipt: (publication, options) => waitForReceipt(watch, publication, options),
     async gateways() {
       const known = await watch.readToEnd()
-      return [...known.values()].map(({ latest }) => ({
-        gatewayId: latest.gatewayId,
-        region: latest.region,
-        at: latest.at,
-        freshness: latest.freshness,
-        keys: latest.keys,
-        live: Date.now() - Date.parse(latest.at) < LIVE_WITHIN_MS,
-      }))
+      return [...known.values()]
+        .map(({ latest }) => ({
+          gatewayId: latest.gatewayId,
+          region: latest.region,
+          at: latest.at,
+          freshness: latest.freshness,
+          keys: latest.keys,
+          live: Date.now() - Date.parse(latest.at) < LIVE_WITHIN_MS,
+        }))
+        .sort((a, b) => (a.gatewayId < b.gatewayId ? -1 : 1))
     },
     async declareGone(gatewayId) {
       if (!(await watch.readToEnd()).has(gatewayId)) return false
