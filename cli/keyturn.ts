@@ -1,14 +1,8 @@
 /** The `keyturn` command. Exit codes: 0 done, 1 failed, 2 called in a way that can not work. */
 import { Command, CommanderError } from 'commander'
-import { auditCommands } from './audit.ts'
-import { clientCommands } from './clients.ts'
-import { command, outputOf, withApi } from './context.ts'
-import { credentialCommands } from './credentials.ts'
+import { outputOf } from './context.ts'
 import { EXIT, exitCodeOf } from './failure.ts'
-import { gatewayCommands } from './gateways.ts'
-import { orderCommands } from './orders.ts'
-import { republishCommand } from './republish.ts'
-import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
+import { scanCommand } from './scan.ts'
 
 const program = new Command('keyturn')
   .description('Rotates the API keys of your clients without losing a request.')
@@ -18,23 +12,10 @@ const program = new Command('keyturn')
     '\nThe API and the operator token come from KEYTURN_API and KEYTURN_TOKEN, else from .keyturn/local.json\n(KEYTURN_STATE names another directory than .keyturn).\nDurations: 14d, 1h30m, 90s, or ISO 8601.',
   )
 
-program.addCommand(clientCommands())
-program.addCommand(credentialCommands())
-program.addCommand(rotateCommand())
-program.addCommand(emergencyCommand())
-program.addCommand(statusCommand())
-for (const order of orderCommands()) program.addCommand(order)
-program.addCommand(gatewayCommands())
-program.addCommand(auditCommands())
-program.addCommand(republishCommand())
-program.addCommand(
-  command('openapi', 'print the description of the HTTP API').action(
-    withApi(async ({ api, output }) => {
-      const description = await api.get<object>('/openapi.json')
-      output.result(description, () => JSON.stringify(description, null, 2))
-    }),
-  ),
-)
+// Hooks call `scan` all the time: nothing is loaded that it has no need of.
+const called = process.argv.slice(2).find((word) => !word.startsWith('-'))
+const commands = called === 'scan' ? [scanCommand()] : (await import('./commands.ts')).everyCommand()
+for (const each of commands) program.addCommand(each)
 
 function throwInsteadOfExiting(self: Command, path: string): void {
   self.exitOverride()
@@ -44,7 +25,9 @@ function throwInsteadOfExiting(self: Command, path: string): void {
 
 throwInsteadOfExiting(program, program.name())
 // A reader that has seen enough (`| head`) is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? EXIT.done : EXIT.failed))
+process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+  process.exit(error.code === 'EPIPE' ? process.exitCode : EXIT.failed),
+)
 try {
   await program.parseAsync()
 } catch (error) {

@@ -74,6 +74,12 @@ export function parseToken(token: string): ParsedToken {
   return { ok: true, parts: { brand, environment: environment as Environment, keyId } }
 }
 
+/** How long a brand's longest token is; all its characters are ASCII. */
+export function longestToken(brand: string): number {
+  const environment = Math.max(...ENVIRONMENTS.map(({ length }) => length))
+  return brand.length + environment + KEY_ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 3
+}
+
 /** The verifier of a bearer key: SHA-256 of the whole token (UTF-8), in base64 with padding. */
 export const tokenSha256 = (token: string): string => hash('sha256', token, 'base64')
 

@@ -1,0 +1,30 @@
+/** Every command, in the order of the help. */
+import type { Command } from 'commander'
+import { auditCommands } from './audit.ts'
+import { clientCommands } from './clients.ts'
+import { command, withApi } from './context.ts'
+import { credentialCommands } from './credentials.ts'
+import { gatewayCommands } from './gateways.ts'
+import { orderCommands } from './orders.ts'
+import { republishCommand } from './republish.ts'
+import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
+import { scanCommand } from './scan.ts'
+
+export const everyCommand = (): Command[] => [
+  clientCommands(),
+  credentialCommands(),
+  rotateCommand(),
+  emergencyCommand(),
+  statusCommand(),
+  ...orderCommands(),
+  scanCommand(),
+  gatewayCommands(),
+  auditCommands(),
+  republishCommand(),
+  command('openapi', 'print the description of the HTTP API').action(
+    withApi(async ({ api, output }) => {
+      const description = await api.get<object>('/openapi.json')
+      output.result(description, () => JSON.stringify(description, null, 2))
+    }),
+  ),
+]
