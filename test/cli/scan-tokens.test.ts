@@ -119,6 +119,10 @@ describe('line and column', () => {
     expect(tokensIn(bytes, ['kt'], [65_537])).toMatchObject([{ line, column, length: token.length }])
   })
 
+  test('UTF-16LE without a mark, past the memory, a letter right after it', () => {
+    expect(tokensIn(utf16(`${'x'.repeat(ROOM / 2)}${token}š`))).toMatchObject([{ tokenSha256: tokenSha256(token) }])
+  })
+
   test('UTF-16 without a mark, at an odd place of a binary file', () => {
     const bytes = Buffer.concat([Buffer.from([1, 0, 2]), utf16(token), Buffer.from([0, 0])])
     expect(tokensIn(bytes)).toMatchObject([{ tokenSha256: tokenSha256(token) }])
