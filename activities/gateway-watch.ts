@@ -4,9 +4,12 @@
  */
 import { randomUUID } from 'node:crypto'
 import { decodeGatewayEvent, type GatewayReport } from '@keyturn/contract'
-import type { Consumer, Kafka } from 'kafkajs'
+import type { Consumer, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
 import { createTopicEnds, type TopicEnds } from './kafka.ts'
+
+/** A tombstone with this header is an operator's word, not the gateway's own goodbye. */
+export const DECLARED_GONE = 'keyturn-declared-gone'
 
 /** How many reports of a gateway are remembered: enough to find the first one past an offset, a moment later. */
 const REMEMBERED_REPORTS = 64
@@ -20,19 +23,26 @@ export interface WatchedGateway {
 export interface GatewayWatch {
   /** Reads the topic to its end as of now, and answers with the gateways that have announced themselves by then. */
   readToEnd(signal?: AbortSignal): Promise<ReadonlyMap<string, WatchedGateway>>
+  /**
+   * The latest time, as far as the topic has been read, at which a gateway ended without a goodbye: it may have counted usage
+   * that it reported to nobody. A gateway says goodbye when all its usage is reported, and only then.
+   */
+  lostUsageAt(): Date | undefined
   /** Calls back after each change, until the returned function is called. */
   onChange(listener: () => void): () => void
   stop(): Promise<void>
 }
 
 export async function watchGateways(kafka: Kafka, topic: string, log: Logger): Promise<GatewayWatch> {
-  const gateways = new Map<string, { latest: GatewayReport; reports: GatewayReport[] }>()
+  const gateways: Gateways = new Map()
   const listeners = new Set<() => void>()
   let next = 0n
+  let lostAt: number | undefined
   const ends = createTopicEnds(kafka)
-  const consumer = await follow(kafka, topic, log, (offset, key, value) => {
-    if (key !== undefined) apply(gateways, key, value, log)
-    next = BigInt(offset) + 1n
+  const consumer = await follow(kafka, topic, log, (message) => {
+    const lost = apply(gateways, message, log)
+    if (lost !== undefined) lostAt = Math.max(lost, lostAt ?? lost)
+    next = BigInt(message.offset) + 1n
     for (const listener of listeners) listener()
   })
 
@@ -42,6 +52,7 @@ export async function watchGateways(kafka: Kafka, topic: string, log: Logger): P
   }
   return {
     onChange,
+    lostUsageAt: () => (lostAt === undefined ? undefined : new Date(lostAt)),
     async readToEnd(signal) {
       const end = await endOffset(ends, topic)
       await until(() => next >= end, onChange, signal)
@@ -71,27 +82,28 @@ export function until(met: () => boolean, onChange: (listener: () => void) => ()
   })
 }
 
-function apply(
-  gateways: Map<string, { latest: GatewayReport; reports: GatewayReport[] }>,
-  key: string,
-  value: Buffer | null,
-  log: Logger,
-): void {
+type Gateways = Map<string, { latest: GatewayReport; reports: GatewayReport[] }>
+
+/** @returns when usage was lost, if this message shows that it was */
+function apply(gateways: Gateways, { key, value, headers, timestamp }: KafkaMessage, log: Logger): number | undefined {
+  const gatewayId = key?.toString('utf8') ?? ''
+  const known = gateways.get(gatewayId)
   if (value === null) {
-    gateways.delete(key)
-    return
+    gateways.delete(gatewayId)
+    return known !== undefined && headers?.[DECLARED_GONE] !== undefined ? Number(timestamp) : undefined
   }
   const decoded = decodeGatewayEvent(value)
-  if (!decoded.ok || decoded.event.data.gatewayId !== key) {
-    log.warn({ gatewayId: key, flaw: decoded.ok ? 'wrong-key' : decoded.flaw }, 'skipped a gateway report that makes no sense')
-    return
+  if (!decoded.ok || decoded.event.data.gatewayId !== gatewayId) {
+    log.warn({ gatewayId, flaw: decoded.ok ? 'wrong-key' : decoded.flaw }, 'skipped a gateway report that makes no sense')
+    return undefined
   }
   const report = decoded.event.data
-  const known = gateways.get(key)
   const reports = known !== undefined && continues(known.latest, report) ? known.reports : []
   reports.push(report)
   if (reports.length > REMEMBERED_REPORTS) reports.shift()
-  gateways.set(key, { latest: report, reports })
+  gateways.set(gatewayId, { latest: report, reports })
+  const isNewStart = known !== undefined && known.latest.incarnation !== report.incarnation
+  return isNewStart ? Date.parse(report.at) : undefined
 }
 
 /**
@@ -103,12 +115,7 @@ const continues = (before: GatewayReport, { incarnation, positions }: GatewayRep
   Object.entries(before.positions).every(([partition, position]) => (positions[partition] ?? 0) >= position)
 
 /** One partition: the order of all reports is the order of this topic. Reads from the beginning, in a group of its own. */
-async function follow(
-  kafka: Kafka,
-  topic: string,
-  log: Logger,
-  each: (offset: string, key: string | undefined, value: Buffer | null) => void,
-): Promise<Consumer> {
+async function follow(kafka: Kafka, topic: string, log: Logger, each: (message: KafkaMessage) => void): Promise<Consumer> {
   const consumer = kafka.consumer({
     groupId: `keyturn-watch-${randomUUID()}`,
     maxWaitTimeInMs: 500,
@@ -124,7 +131,7 @@ async function follow(
     eachBatch: async ({ batch, isStale }) => {
       for (const message of batch.messages) {
         if (isStale()) return
-        each(message.offset, message.key?.toString('utf8'), message.value)
+        each(message)
       }
     },
   })

@@ -15,7 +15,7 @@ import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import { getKey, type KeyRow, toKeyRecord } from '../registry/keys.ts'
 import { publishKey } from '../registry/publishing.ts'
-import { type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
+import { DECLARED_GONE, type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
 import { type ControlKafka, createPublisher, type Publisher } from './kafka.ts'
 
 /** Where a key event lies in the log. */
@@ -111,7 +111,7 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
     },
     async declareGone(gatewayId) {
       if (!(await watch.readToEnd()).has(gatewayId)) return false
-      await publisher.send(topics.gateways, [{ key: gatewayId, value: null }])
+      await publisher.send(topics.gateways, [{ key: gatewayId, value: null, headers: { [DECLARED_GONE]: 'true' } }])
       return true
     },
     async stop() {

@@ -12,7 +12,12 @@ const INTERVAL_MS = 5_000
 const BATCH = 200
 
 /** Sweeps until it is stopped. Several workers may: each sweep does no harm twice. */
-export function startSweeping(db: Database, propagation: Propagation, log: Logger): { stop(): Promise<void> } {
+export function startSweeping(
+  db: Database,
+  propagation: Propagation,
+  log: Logger,
+  everyMs = INTERVAL_MS,
+): { stop(): Promise<void> } {
   let before: ReadonlySet<string> = new Set()
   let running: Promise<void> = Promise.resolve()
 
@@ -34,7 +39,7 @@ export function startSweeping(db: Database, propagation: Propagation, log: Logge
 
   const timer = setInterval(() => {
     running = running.then(sweep)
-  }, INTERVAL_MS)
+  }, everyMs)
   return {
     async stop() {
       clearInterval(timer)

@@ -3,20 +3,20 @@
  * up to when the use of every key is known, and signals a rotation when a fact that matters to it has come true.
  */
 import { type CredentialId, decodeUsageEvent, type EvidenceFact, type RotationId, type TopicNames } from '@keyturn/contract'
-import type { Consumer, Kafka } from 'kafkajs'
+import type { Batch, Consumer, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import {
   applyUsage,
   type CollectedReport,
-  dropUsageOffset,
-  markTold,
   rotationsToTell,
   setCompleteThrough,
+  tellOnce,
   usageOffsets,
 } from '../registry/usage.ts'
 import type { GatewayWatch } from './gateway-watch.ts'
 import { createTopicEnds, type TopicEnds } from './kafka.ts'
+import { type RaiseAlert, raiseUsageAlerts } from './usage-alerts.ts'
 
 /** All collectors share the partitions of the usage topic. */
 const GROUP = 'keyturn-usage-collector'
@@ -37,6 +37,7 @@ export interface CollectorOptions {
   readonly watch: GatewayWatch
   /** Tells a credential's rotation; false when none is running. */
   readonly tell: (rotation: ToldRotation, fact: EvidenceFact) => Promise<boolean>
+  readonly alert: RaiseAlert
   readonly clock?: () => Date
   readonly log: Logger
 }
@@ -49,25 +50,33 @@ export interface Collector {
 }
 
 export async function startCollector(options: CollectorOptions): Promise<Collector> {
-  const { kafka, topics, db, watch, log, tell } = options
+  const { kafka, topics, db, watch, log, tell, alert } = options
   const clock = options.clock ?? (() => new Date())
   const counts = { reports: 0, skipped: 0 }
   const ends = createTopicEnds(kafka)
-  await dropForeignOffsets(ends, topics.usage, db, log)
-  const consumer = await consume(kafka, topics, log, async (partition, messages) => {
+  const consumer = await consume(kafka, topics, log, async ({ partition, messages }) => {
     const last = messages.at(-1)
     if (last === undefined) return
     const reports: CollectedReport[] = []
-    for (const { offset, value } of messages) {
-      const decoded = value === null ? ({ ok: false, flaw: 'not-an-event' } as const) : decodeUsageEvent(value)
-      if (decoded.ok) reports.push({ offset, report: decoded.event.data })
-      else {
-        counts.skipped += 1
-        log.warn({ partition, offset, flaw: decoded.flaw }, 'skipped a usage report that makes no sense')
-      }
+    const flaws: string[] = []
+    for (const message of messages) {
+      const read = readReport(message)
+      if (typeof read === 'string') flaws.push(read)
+      else reports.push(read)
     }
-    await applyUsage(db, { partition, nextOffset: String(BigInt(last.offset) + 1n), reports })
+    counts.skipped += flaws.length
+    if (flaws.length > 0) {
+      const where = { partition, from: messages[0]?.offset, to: last.offset, skipped: flaws.length, flaws: [...new Set(flaws)] }
+      log.warn(where, 'skipped usage reports that make no sense')
+    }
+    const batch = { partition, nextOffset: String(BigInt(last.offset) + 1n), reports }
+    const counted = await applyUsage(db, batch)
     counts.reports += reports.length
+    // Passed over: another collector has counted it, or else the count is that of a topic that was lost and made anew.
+    if (counted !== batch.nextOffset && (await isBeyond(ends, topics.usage, partition, counted))) {
+      log.error({ partition }, 'the usage topic is another one than was collected before: collecting it from its beginning')
+      await applyUsage(db, { ...batch, notSince: counted })
+    }
   })
 
   async function sweep(): Promise<void> {
@@ -82,11 +91,9 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
     }
     const known = through.filter((t) => t !== undefined)
     const complete = gateways.length > 0 && known.length === gateways.length ? new Date(Math.min(...known)) : undefined
-    await setCompleteThrough(db, complete, silent.sort())
-    for (const { rotationId, credentialId, fact } of await rotationsToTell(db)) {
-      await tell({ rotationId, credentialId }, fact)
-      await markTold(db, rotationId, fact)
-    }
+    await setCompleteThrough(db, complete, silent.sort(), watch.lostUsageAt())
+    for (const due of await rotationsToTell(db)) await tellOnce(db, due, () => tell(due, due.fact))
+    await raiseUsageAlerts(db, clock(), alert)
   }
 
   return {
@@ -98,14 +105,16 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
   }
 }
 
-type Message = { readonly offset: string; readonly value: Buffer | null }
+/** A report, or why it is none. */
+function readReport({ key, value, offset }: KafkaMessage): CollectedReport | string {
+  const decoded = value === null ? undefined : decodeUsageEvent(value)
+  if (decoded === undefined) return 'tombstone'
+  if (!decoded.ok) return decoded.flaw
+  const report = decoded.event.data
+  return key?.toString('utf8') === report.keyId ? { offset, report } : 'wrong-key'
+}
 
-async function consume(
-  kafka: Kafka,
-  topics: TopicNames,
-  log: Logger,
-  apply: (partition: number, messages: readonly Message[]) => Promise<void>,
-): Promise<Consumer> {
+async function consume(kafka: Kafka, topics: TopicNames, log: Logger, apply: (batch: Batch) => Promise<void>): Promise<Consumer> {
   const prefix = topics.usage.slice(0, topics.usage.lastIndexOf('keyturn.'))
   const consumer = kafka.consumer({
     groupId: prefix + GROUP,
@@ -121,31 +130,32 @@ async function consume(
     // The registry knows what has been counted; the group's own offsets only save reading it all again.
     eachBatchAutoResolve: true,
     eachBatch: async ({ batch, heartbeat }) => {
-      await apply(batch.partition, batch.messages)
+      await apply(batch)
       await heartbeat()
     },
   })
   return consumer
 }
 
-/** Whether everything that lay in the topic a moment ago has been counted; waits a little for it. */
+/** Whether an offset, known before, lies beyond the end of a partition. */
+async function isBeyond(topics: TopicEnds, topic: string, partition: number, offset: string): Promise<boolean> {
+  const end = (await topics.of(topic)).find((each) => each.partition === partition)
+  return end !== undefined && BigInt(offset) > BigInt(end.high)
+}
+
+/**
+ * Whether everything that lay in the topic a moment ago has been counted; waits a little for it. When more had been counted
+ * than there is, the topic was lost and made anew, and nothing of the new one is counted yet.
+ */
 async function collected(topics: TopicEnds, topic: string, db: Database): Promise<boolean> {
+  const before = await usageOffsets(db)
   const ends = (await topics.of(topic)).filter(({ low, high }) => low !== high)
+  if (ends.some(({ partition, high }) => BigInt(before.get(partition) ?? 0) > BigInt(high))) return false
   const giveUp = Date.now() + CATCH_UP_MS
   for (;;) {
     const counted = await usageOffsets(db)
     if (ends.every(({ partition, high }) => BigInt(counted.get(partition) ?? 0) >= BigInt(high))) return true
     if (Date.now() > giveUp) return false
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
-  }
-}
-
-/** After the topic was lost and made anew its offsets begin again: what the registry remembers of the old one must not hide the new. */
-async function dropForeignOffsets(ends: TopicEnds, topic: string, db: Database, log: Logger): Promise<void> {
-  const counted = await usageOffsets(db)
-  for (const { partition, high } of await ends.of(topic)) {
-    if (BigInt(counted.get(partition) ?? 0) <= BigInt(high)) continue
-    log.error({ partition }, 'the usage topic is another one than was collected before: starting at its beginning')
-    await dropUsageOffset(db, partition)
   }
 }

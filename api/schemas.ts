@@ -142,6 +142,7 @@ export const EvidenceSchema = Type.Object({
   newKeyRefusals: Type.Integer(),
   oldKeyRefusals: Type.Integer(),
   silentGateways: Type.Array(Type.String()),
+  usageLostAt: Type.Optional(Timestamp),
   stragglers: Type.Array(StragglerSchema),
   sufficient: Type.Boolean(),
 })

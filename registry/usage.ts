@@ -1,5 +1,14 @@
 /** Who uses which key: what gateways have reported, counted exactly once, and the evidence that follows from it. */
-import type { CredentialId, Evidence, EvidenceFact, KeyId, RotationId, UsageOutcome, UsageReport } from '@keyturn/contract'
+import type {
+  CredentialId,
+  Evidence,
+  EvidenceFact,
+  KeyId,
+  RotationId,
+  RotationStage,
+  UsageOutcome,
+  UsageReport,
+} from '@keyturn/contract'
 import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 
@@ -14,32 +23,79 @@ export async function usageOffsets(db: Database): Promise<Map<number, string>> {
   return new Map(rows.map(({ partition, next_offset }) => [partition, next_offset]))
 }
 
-export async function dropUsageOffset(db: Database, partition: number): Promise<void> {
-  await db.query('delete from usage_offsets where partition = $1', [partition])
-}
-
 export interface CollectedReport {
   readonly offset: string
   readonly report: UsageReport
 }
 
-/** Counts reports of one partition, together with how far it has been read: a report that comes again is passed over. */
-export async function applyUsage(
-  db: Database,
-  { partition, nextOffset, reports }: { partition: number; nextOffset: string; reports: readonly CollectedReport[] },
-): Promise<void> {
-  await db.tx(async (tx) => {
+export interface UsageBatch {
+  readonly partition: number
+  /** What comes after the batch. */
+  readonly nextOffset: string
+  /** A count that belongs to a topic that was lost: while it is what the registry knows, the partition is counted from its start. */
+  readonly notSince?: string
+  readonly reports: readonly CollectedReport[]
+}
+
+/**
+ * Counts reports of one partition, together with how far it has been read: a report that comes again is passed over.
+ * @returns up to where the partition has been counted
+ */
+export async function applyUsage(db: Database, batch: UsageBatch): Promise<string> {
+  const { partition, nextOffset } = batch
+  return db.tx(async (tx) => {
     await tx.query('insert into usage_offsets values ($1, 0) on conflict do nothing', [partition])
     const { rows } = await tx.query<{ next_offset: string }>(
       'select next_offset::text from usage_offsets where partition = $1 for update',
       [partition],
     )
-    const counted = BigInt(rows[0]?.next_offset ?? 0)
-    if (BigInt(nextOffset) <= counted) return
-    const fresh = reports.filter(({ offset }) => BigInt(offset) >= counted).map(({ report }) => report)
-    if (fresh.length > 0) await count(tx, fresh)
+    const known = rows[0]?.next_offset ?? '0'
+    const counted = known === batch.notSince ? 0n : BigInt(known)
+    if (BigInt(nextOffset) <= counted) return known
+    const fresh = batch.reports.filter(({ offset }) => BigInt(offset) >= counted).map(({ report }) => report)
+    if (fresh.length > 0) await count(tx, fresh, await repetitions(tx, partition, fresh))
     await tx.query('update usage_offsets set next_offset = $2 where partition = $1', [partition, nextOffset])
+    return nextOffset
   })
+}
+
+/** How long a repetition is known for one: longer than the topic keeps the report that it repeats. */
+const SERIALS_KEPT = '8 days'
+
+/** Which of the reports have been counted before: sent again by a gateway that had not heard of their arrival. */
+async function repetitions(tx: Tx, partition: number, reports: readonly UsageReport[]): Promise<Set<UsageReport>> {
+  const numbered = reports.flatMap((report) => {
+    const { gatewayId, incarnation, serial } = report
+    return incarnation === undefined || serial === undefined ? [] : [{ report, gatewayId, incarnation, serial }]
+  })
+  const gatewayIds = numbered.map(({ gatewayId }) => gatewayId)
+  // Primary key.
+  const { rows } = await tx.query<{ gateway_id: string; incarnation: string; serial: number }>(
+    `select gateway_id, incarnation, serial from usage_serials
+     where (gateway_id, incarnation) in (select * from unnest($2::text[], $3::text[])) and partition = $1`,
+    [partition, gatewayIds, numbered.map(({ incarnation }) => incarnation)],
+  )
+  const latest = new Map(rows.map(({ gateway_id, incarnation, serial }) => [`${gateway_id}/${incarnation}`, serial]))
+  const repeated = new Set<UsageReport>()
+  for (const { report, gatewayId, incarnation, serial } of numbered) {
+    const sender = `${gatewayId}/${incarnation}`
+    if (serial <= (latest.get(sender) ?? 0)) repeated.add(report)
+    else latest.set(sender, serial)
+  }
+  const senders = new Map(
+    numbered.map(({ gatewayId, incarnation }) => [`${gatewayId}/${incarnation}`, { gatewayId, incarnation }]),
+  )
+  const all = [...senders].map(([sender, { gatewayId, incarnation }]) => ({ gatewayId, incarnation, serial: latest.get(sender) }))
+  const { rowCount } = await tx.query(
+    `insert into usage_serials as s (gateway_id, incarnation, partition, serial)
+     select n.gateway_id, n.incarnation, $1, n.serial from unnest($2::text[], $3::text[], $4::bigint[]) as n (gateway_id, incarnation, serial)
+     on conflict (gateway_id, incarnation, partition) do update set serial = excluded.serial, counted_at = now()`,
+    [partition, all.map((s) => s.gatewayId), all.map((s) => s.incarnation), all.map((s) => s.serial)],
+  )
+  // A new incarnation is the moment to forget those that have long gone. The table is as small as the fleet.
+  if ((rowCount ?? 0) > rows.length)
+    await tx.query(`delete from usage_serials where counted_at < now() - interval '${SERIALS_KEPT}'`)
+  return repeated
 }
 
 interface Counted {
@@ -49,16 +105,18 @@ interface Counted {
   readonly sources: Map<string, { address: string; userAgent: string; count: number; lastAt: string }>
 }
 
-async function count(tx: Tx, reports: readonly UsageReport[]): Promise<void> {
+/** Adds reports up. Of a repetition only the times are taken: they can not be counted twice, and evidence must miss none. */
+async function count(tx: Tx, reports: readonly UsageReport[], repeated: ReadonlySet<UsageReport>): Promise<void> {
   const byKey = new Map<KeyId, Counted>()
   for (const report of reports) {
+    const times = repeated.has(report) ? 0 : 1
     const counted: Counted = byKey.get(report.keyId) ?? {
       counts: { accepted: 0, refused: 0, 'refused-upstream': 0, 'wrong-environment': 0, undecided: 0 },
       sources: new Map(),
     }
     byKey.set(report.keyId, counted)
     for (const { outcome, count: n, firstAt, lastAt } of report.outcomes) {
-      counted.counts[outcome] += Math.min(n, MOST)
+      counted.counts[outcome] += times * Math.min(n, MOST)
       if (outcome !== 'accepted') continue
       counted.first = earlier(counted.first, firstAt)
       counted.last = later(counted.last, lastAt)
@@ -71,7 +129,7 @@ async function count(tx: Tx, reports: readonly UsageReport[]): Promise<void> {
       counted.sources.set(id, {
         address,
         userAgent,
-        count: Math.min(source.count, MOST) + (known?.count ?? 0),
+        count: times * Math.min(source.count, MOST) + (known?.count ?? 0),
         lastAt: later(known?.lastAt, source.lastAt),
       })
     }
@@ -137,9 +195,21 @@ const time = (text: string): string => new Date(Math.max(0, Date.parse(text))).t
 const earlier = (a: string | undefined, b: string): string => (a === undefined || Date.parse(b) < Date.parse(a) ? time(b) : a)
 const later = (a: string | undefined, b: string): string => (a === undefined || Date.parse(b) > Date.parse(a) ? time(b) : a)
 
-/** Up to when the use of every key is known; undefined while a live gateway has said nothing. */
-export async function setCompleteThrough(db: Database, at: Date | undefined, silentGateways: readonly string[]): Promise<void> {
-  await db.query('update usage_state set complete_through = $1, silent_gateways = $2', [at, silentGateways])
+/**
+ * @param at up to when the use of every key is known; undefined while a live gateway has said nothing
+ * @param lostAt up to when use may be unknown for good: a gateway ended then with counts that it had reported to nobody. The latest stays
+ */
+export async function setCompleteThrough(
+  db: Database,
+  at: Date | undefined,
+  silentGateways: readonly string[],
+  lostAt?: Date,
+): Promise<void> {
+  await db.query('update usage_state set complete_through = $1, silent_gateways = $2, lost_at = greatest(lost_at, $3)', [
+    at,
+    silentGateways,
+    lostAt,
+  ])
 }
 
 interface SqlEvidence {
@@ -153,6 +223,7 @@ interface SqlEvidence {
   old_refusals: number
   sufficient: boolean
   opened_at: Date
+  lost_at: Date | null
 }
 
 /** What is known of the use of a rotation's keys. View rotation_evidence, by primary keys; index key_sources_latest. */
@@ -173,6 +244,7 @@ export async function readEvidence(sql: Database | Tx, rotationId: RotationId): 
     newKeyRefusals: row.new_refusals,
     oldKeyRefusals: row.old_refusals,
     silentGateways: row.silent_gateways,
+    ...(row.lost_at === null ? {} : { usageLostAt: row.lost_at.toISOString() }),
     stragglers: stragglers.map((s) => ({
       address: s.address,
       userAgent: s.user_agent,
@@ -192,12 +264,17 @@ export async function lastUses(db: Database, credentialId: string): Promise<Map<
   return new Map(rows.map((row) => [row.key_id, row.last_accepted_at]))
 }
 
-/** The facts that have come true for open rotations and that they have not been told in this stage. Index rotations_open, keys_pkey. */
-export async function rotationsToTell(
-  db: Database,
-): Promise<{ rotationId: RotationId; credentialId: CredentialId; fact: EvidenceFact }[]> {
-  return db.query(
-    `select e.rotation_id as "rotationId", e.credential_id as "credentialId", f.fact
+interface ToTell {
+  readonly rotationId: RotationId
+  readonly credentialId: CredentialId
+  readonly stage: RotationStage
+  readonly fact: EvidenceFact
+}
+
+/** The facts that have come true for open rotations and that they have not been told in this stage. Indexes rotations_open, keys_pkey. */
+export const rotationsToTell = (db: Database): Promise<ToTell[]> =>
+  db.query(
+    `select e.rotation_id as "rotationId", e.credential_id as "credentialId", e.stage, f.fact
      from rotation_evidence e
      left join keys o on o.key_id = e.old_key_id
      cross join lateral (values
@@ -208,14 +285,27 @@ export async function rotationsToTell(
      ) as f (fact, holds)
      where e.ended_at is null and f.holds and f.fact <> all (e.told)`,
   )
-}
 
-/** Remembers that a rotation has been told. A new stage, or monitoring begun again, forgets it. */
-export async function markTold(db: Database, rotationId: RotationId, fact: EvidenceFact): Promise<void> {
-  await db.query('update rotations set told = array_append(told, $2) where rotation_id = $1 and $2 <> all (told)', [
-    rotationId,
-    fact,
-  ])
+/**
+ * Tells a rotation a fact and remembers that, with its row locked: no other collector tells it too, and the rotation can not
+ * forget it (a new stage does, and monitoring begun again) before it has been noted. Whoever finds the row locked comes again later.
+ * @returns whether it was told
+ */
+export async function tellOnce(
+  db: Database,
+  { rotationId, stage, fact }: Pick<ToTell, 'rotationId' | 'stage' | 'fact'>,
+  tell: () => Promise<unknown>,
+): Promise<boolean> {
+  return db.tx(async (tx) => {
+    const { rowCount } = await tx.query(
+      'select from rotations where rotation_id = $1 and stage = $2 and $3 <> all (told) for no key update skip locked',
+      [rotationId, stage, fact],
+    )
+    if (rowCount === 0) return false
+    await tell()
+    await tx.query('update rotations set told = array_append(told, $2) where rotation_id = $1', [rotationId, fact])
+    return true
+  })
 }
 
 export async function forgetTold(db: Database, rotationId: RotationId): Promise<void> {

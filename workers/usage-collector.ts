@@ -2,6 +2,7 @@
 import { type EvidenceFact, rotationWorkflowId } from '@keyturn/contract'
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client'
 import type { Logger } from 'pino'
+import { createAlerts } from '../activities/alerts.ts'
 import { watchGateways } from '../activities/gateway-watch.ts'
 import { createKafka } from '../activities/kafka.ts'
 import { type Collector, startCollector, type ToldRotation } from '../activities/usage.ts'
@@ -30,6 +31,7 @@ export async function startUsageCollector(
   const watch = await watchGateways(kafka, config.topics.gateways, log)
   const connection = await Connection.connect({ address: config.temporalAddress })
   const client = new Client({ connection, namespace: config.temporalNamespace })
+  const alerts = createAlerts(kafka, config.topics, '/keyturn/collector')
   const tell = (rotation: ToldRotation, fact: EvidenceFact): Promise<boolean> => signal(client, rotation, fact)
   const collector = await startCollector({
     kafka,
@@ -37,6 +39,7 @@ export async function startUsageCollector(
     db,
     watch,
     tell,
+    alert: alerts.raise,
     log,
     ...(clock === undefined ? {} : { clock }),
   })
@@ -56,7 +59,7 @@ export async function startUsageCollector(
     async stop() {
       stopping = true
       await sweeping
-      await Promise.allSettled([collector.stop(), watch.stop(), connection.close()])
+      await Promise.allSettled([collector.stop(), alerts.stop(), watch.stop(), connection.close()])
       await db.close()
     },
   }

@@ -66,6 +66,15 @@ export const UsageReport = Type.Object({
     }),
     { maxItems: 10, description: 'the busiest sources of this key in this window' },
   ),
+  incarnation: Type.Optional(
+    Type.String({ minLength: 1, maxLength: 64, description: 'of the gateway, as in its reports on the gateways topic' }),
+  ),
+  serial: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      description: 'rises from report to report of an incarnation; one that is sent again keeps its number, and is counted once',
+    }),
+  ),
 })
 export type UsageReport = Type.Static<typeof UsageReport>
 

@@ -98,6 +98,8 @@ export interface Evidence {
   readonly oldKeyRefusals: number
   /** Gateways that owe usage reports, so that nothing can be said of later times. */
   readonly silentGateways: readonly string[]
+  /** Up to when use may be unknown for good: a gateway ended then with counts that it had reported to nobody. */
+  readonly usageLostAt?: string
   readonly stragglers: readonly Straggler[]
   /** The new key has been used, and the old one quiet for the quiet period. */
   readonly sufficient: boolean

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Consumer, EachBatchPayload, Kafka } from 'kafkajs'
+import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs'
 import type { KeyMessage } from './key-messages.ts'
 import type { Log } from './log.ts'
 import { backOff, pause, within } from './wait.ts'
@@ -25,12 +25,23 @@ export interface KeyConsumerOptions {
   readonly onMessage: (message: KeyMessage) => void
   /** After each batch, once the positions have moved. */
   readonly onProgress: () => void
+  /** What lies at a position is not what was read there: the topic was lost and made anew. */
+  readonly onAnotherLog: () => void
+}
+
+/** Where a partition was left off, and by which message one knows it again. */
+interface Mark {
+  readonly offset: number
+  readonly of: string
 }
 
 export class KeyConsumer {
   readonly #options: KeyConsumerOptions
   readonly #stopped = new AbortController()
   readonly #positions = new Map<number, number>()
+  readonly #lastRead = new Map<number, Mark>()
+  /** Partitions that were joined again and have not shown yet that they are what they were. */
+  readonly #doubted = new Map<number, Mark>()
   #assigned: ReadonlySet<number> = new Set()
   #session = Symbol('session')
   #endSession: (() => void) | undefined
@@ -44,6 +55,11 @@ export class KeyConsumer {
   /** Per partition, the offset that is applied next: every event below it has been handed on. */
   get positions(): ReadonlyMap<number, number> {
     return this.#positions
+  }
+
+  /** The same, without partitions of which it is not certain at the moment that they still are the ones that were read. */
+  get certain(): ReadonlyMap<number, number> {
+    return new Map([...this.#positions].filter(([partition]) => !this.#doubted.has(partition)))
   }
 
   /** The partitions that are being read; none while there is no connection. */
@@ -62,6 +78,7 @@ export class KeyConsumer {
 
   /** There is nothing to read below this offset. Returns whether that is news. */
   skipTo(partition: number, offset: number): boolean {
+    if (offset > (this.#doubted.get(partition)?.offset ?? offset)) this.#doubted.delete(partition)
     if (offset <= (this.#positions.get(partition) ?? -1)) return false
     this.#positions.set(partition, offset)
     return true
@@ -76,6 +93,8 @@ export class KeyConsumer {
   rewind(): void {
     this.#session = Symbol('session')
     this.#positions.clear()
+    this.#lastRead.clear()
+    this.#doubted.clear()
     this.#endSession?.()
   }
 
@@ -147,25 +166,51 @@ export class KeyConsumer {
     await consumer.run({ autoCommit: false, eachBatch: (payload) => this.#batch(payload, current) })
   }
 
+  /** Goes on where it was left off, and reads the last message once more: it shows whether this is the same log. */
   #seek(consumer: Consumer): void {
+    const { topic } = this.#options
     for (const [partition, position] of this.#positions) {
-      if (this.#assigned.has(partition)) consumer.seek({ topic: this.#options.topic, partition, offset: String(position) })
+      if (!this.#assigned.has(partition)) continue
+      const last = this.#lastRead.get(partition)
+      if (last !== undefined) this.#doubted.set(partition, last)
+      consumer.seek({ topic, partition, offset: String(last?.offset ?? position) })
     }
   }
 
   async #batch({ batch }: EachBatchPayload, current: () => boolean): Promise<void> {
-    const { partition } = batch
-    let turn = 0
-    for (const message of batch.messages) {
+    if (!current()) return
+    const { partition, messages } = batch
+    for (const [i, message] of messages.entries()) {
+      if (!this.#read(partition, message)) return this.#options.onAnotherLog()
+      const isLast = i === messages.length - 1
+      if (isLast || i % TURN === TURN - 1) this.#lastRead.set(partition, markOf(message))
+      if (isLast || i % TURN < TURN - 1) continue
+      await nextTurn()
       if (!current()) return
-      const offset = Number(message.offset)
-      // A consumer that had to join again may be sent what it has seen.
-      if (offset < (this.#positions.get(partition) ?? 0)) continue
-      this.#options.onMessage({ partition, offset, key: message.key, value: message.value })
-      this.#positions.set(partition, offset + 1)
-      turn += 1
-      if (turn % TURN === 0) await nextTurn()
     }
-    if (current()) this.#options.onProgress()
+    this.#options.onProgress()
+  }
+
+  /** Hands a message on. False when it shows that this is another log than was read before. */
+  #read(partition: number, message: KafkaMessage): boolean {
+    const offset = Number(message.offset)
+    const position = this.#positions.get(partition) ?? 0
+    const expected = this.#doubted.get(partition)
+    if (expected?.offset === offset && expected.of === markOf(message).of) {
+      this.#doubted.delete(partition)
+      return true
+    }
+    // What was read comes again, unasked or as something else: the offsets have begun anew.
+    if (offset < position) return false
+    // What compaction has removed shows nothing, and is not missed.
+    this.#doubted.delete(partition)
+    this.#options.onMessage({ partition, offset, key: message.key, value: message.value })
+    this.#positions.set(partition, offset + 1)
+    return true
   }
 }
+
+const markOf = ({ offset, timestamp, key }: KafkaMessage): Mark => ({
+  offset: Number(offset),
+  of: `${timestamp} ${key?.toString('base64') ?? ''}`,
+})

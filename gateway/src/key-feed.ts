@@ -66,6 +66,7 @@ export class KeyFeed {
       log: options.log,
       onMessage: (message) => void this.#messages.apply(message),
       onProgress: () => this.#progress(),
+      onAnotherLog: () => this.#readAgain('the keys topic is another one than was read before; reading it from its start'),
     })
   }
 
@@ -76,7 +77,7 @@ export class KeyFeed {
 
   /** Per partition of the keys topic, the offset that is applied next. */
   get positions(): Readonly<Record<string, number>> {
-    return Object.fromEntries([...this.#consumer.positions].sort(([a], [b]) => a - b).map(([p, o]) => [String(p), o]))
+    return Object.fromEntries([...this.#consumer.certain].sort(([a], [b]) => a - b).map(([p, o]) => [String(p), o]))
   }
 
   get freshAsOf(): number | undefined {
@@ -153,9 +154,14 @@ export class KeyFeed {
 
   #answer(askedAt: number, positions: Offsets, ends: ReadonlyMap<number, PartitionEnds>): void {
     this.#ends = new Map([...ends].map(([partition, { high }]) => [partition, high]))
-    if (this.#mustReload(positions, ends)) {
-      this.#consumer.rewind()
-      this.#tracker.drop()
+    const { log, cache, reloadAfterMs = RELOAD_AFTER_MS } = this.#options
+    if ([...positions].some(([partition, position]) => position > (ends.get(partition)?.high ?? 0))) {
+      this.#readAgain('the keys topic ends before what was read of it; reading it from its start')
+    } else if (this.#away() > reloadAfterMs && this.#reload === 'no') {
+      log.warn('too long without Kafka to have seen every tombstone; reading the keys topic from its start')
+      this.#reload = 'sweep'
+      cache.beginReload()
+      this.#rewind()
     }
     // A partition with nothing in it has no message that could move its position.
     for (const [partition, { low, high }] of ends) if (low === high) this.#consumer.skipTo(partition, high)
@@ -164,23 +170,21 @@ export class KeyFeed {
     this.#nudgeConsumer(ends)
   }
 
-  #mustReload(positions: Offsets, ends: ReadonlyMap<number, PartitionEnds>): boolean {
-    const { log, cache, reloadAfterMs = RELOAD_AFTER_MS } = this.#options
-    for (const [partition, position] of positions) {
-      const high = ends.get(partition)?.high ?? 0
-      if (position <= high) continue
-      // Deleted and made again, or restored from a copy. What the cache knows is all there is until it is republished.
-      log.error({ partition, position, high }, 'the keys topic ends before what was read of it; reading it from its start')
-      this.#reload = 'keep'
-      return true
-    }
-    // Kafka's own time decides when a tombstone goes, so this is never the injected clock.
-    const away = this.#caughtUpAt === undefined ? 0 : Date.now() - this.#caughtUpAt
-    if (away <= reloadAfterMs || this.#reload !== 'no') return false
-    log.warn({ awayMs: away }, 'too long without Kafka to have seen every tombstone; reading the keys topic from its start')
-    this.#reload = 'sweep'
-    cache.beginReload()
-    return true
+  /** Deleted and made again, or restored from a copy. What the cache knows is all there is until it is republished. */
+  #readAgain(why: string): void {
+    this.#options.log.error({ positions: this.positions }, why)
+    this.#reload = 'keep'
+    this.#rewind()
+  }
+
+  #rewind(): void {
+    this.#consumer.rewind()
+    this.#tracker.drop()
+  }
+
+  /** Kafka's own time decides when a tombstone goes, so this is never the injected clock. */
+  #away(): number {
+    return this.#caughtUpAt === undefined ? 0 : Date.now() - this.#caughtUpAt
   }
 
   /** New partitions are only seen by a new consumer; so is everything by one that hangs. */
@@ -207,7 +211,7 @@ export class KeyFeed {
   #settle(): void {
     const wasLoading = this.#caughtUpAt === undefined
     if (this.lag === 0) this.#progressAt = performance.now()
-    if (!this.#tracker.reached(this.#consumer.positions)) return
+    if (!this.#tracker.reached(this.#consumer.certain)) return
     this.#caughtUpAt = Date.now()
     const { cache, log } = this.#options
     if (this.#reload !== 'no') {

@@ -74,8 +74,9 @@ export class Reports {
   /**
    * Stops reporting and says with a tombstone that nobody has to wait for this gateway any more.
    * @param patienceMs how long to try
+   * @param mayLeave false when something is left that this gateway alone knows: then it says nothing, and is missed
    */
-  async stop(patienceMs: number): Promise<void> {
+  async stop(patienceMs: number, mayLeave: boolean): Promise<void> {
     const { publisher, topics, gatewayId, log } = this.#options
     const until = performance.now() + patienceMs
     this.#stopped.abort()
@@ -87,7 +88,7 @@ export class Reports {
     })()
     await within(patienceMs, 'the last report', underWay).catch(() => undefined)
     let failures = 0
-    while (this.#announced && performance.now() < until) {
+    while (mayLeave && this.#announced && performance.now() < until) {
       try {
         const left = Math.max(1, until - performance.now())
         await within(left, 'the tombstone', publisher.send(topics.gateways, [{ key: gatewayId, value: undefined }]))

@@ -46,6 +46,7 @@ export class Usage {
   #window: UsageWindow
   #frozen: Frozen | undefined
   #sequence = 0
+  #serial = 0
   #through: number | undefined
   #latest: number
   #flushing: Promise<void> = Promise.resolve()
@@ -124,13 +125,14 @@ export class Usage {
     let chunk: OutgoingMessage[] = []
     let characters = 0
     for (const report of window.reports(gatewayId, through)) {
+      this.#serial += 1
       const value = encodeEvent({
         id: `${gatewayId}/${incarnation}/${sequence}/${report.keyId}`,
         type: USAGE_REPORT_TYPE,
         source: `/keyturn/gateways/${gatewayId}`,
         subject: report.keyId,
         time: new Date(through),
-        data: report,
+        data: { ...report, incarnation, serial: this.#serial },
       })
       chunk.push({ key: report.keyId, value, headers: { 'content-type': CLOUDEVENTS_MEDIA_TYPE } })
       characters += value.length

@@ -1,4 +1,4 @@
-import { encodeEvent, GATEWAY_REPORT_TYPE, type GatewayId, type GatewayReport, type KeyId, type Receipt } from '@keyturn/contract'
+import { encodeEvent, GATEWAY_REPORT_TYPE, type KeyId, type Receipt } from '@keyturn/contract'
 import pino from 'pino'
 import { afterAll, beforeEach, expect, inject, onTestFinished, test } from 'vitest'
 import { createKafka, createPublisher, type Publisher } from '../../activities/kafka.ts'
@@ -6,6 +6,7 @@ import { createPropagation, type Propagation, type Publication } from '../../act
 import type { Database } from '../../registry/database.ts'
 import { makeCredential, openTestDatabase } from '../registry/world.ts'
 import { uniqueTopics } from '../support/servers.ts'
+import { createWords, type Words } from './words.ts'
 
 let logged = ''
 const log = pino(
@@ -20,6 +21,7 @@ let db: Database
 let topics: Awaited<ReturnType<typeof uniqueTopics>>['topics']
 let propagation: Propagation
 let publisher: Publisher
+let words: Words
 afterAll(() => db.close())
 beforeEach(async () => {
   db ??= await openTestDatabase()
@@ -27,28 +29,14 @@ beforeEach(async () => {
   const kafka = createKafka(inject('kafkaBrokers'), 'test', log)
   propagation = await createPropagation({ kafka, topics, db, log, source: '/test' })
   publisher = createPublisher(kafka)
+  words = createWords(publisher, topics)
   onTestFinished(async () => {
     await Promise.all([propagation.stop(), publisher.stop()])
   })
 })
 
-/** What a gateway says, word for word; nothing runs behind it. */
-async function say(gatewayId: string, incarnation: string, positions: Record<string, number>): Promise<string> {
-  const time = new Date()
-  const data: GatewayReport = {
-    gatewayId: gatewayId as GatewayId,
-    incarnation,
-    region: 'test',
-    at: time.toISOString(),
-    positions,
-    keys: 0,
-    freshness: 'fresh',
-  }
-  const value = encodeEvent({ type: GATEWAY_REPORT_TYPE, source: '/test', subject: gatewayId, time, data })
-  await publisher.send(topics.gateways, [{ key: gatewayId, value }])
-  return data.at
-}
-const leave = (gatewayId: string) => publisher.send(topics.gateways, [{ key: gatewayId, value: null }])
+const say = (gatewayId: string, incarnation: string, positions: Record<string, number>): Promise<string> =>
+  words.say(gatewayId, { incarnation, positions })
 
 const past = ({ partition, offset }: Publication) => ({ [partition]: Number(offset) + 1 })
 const before = ({ partition, offset }: Publication) => ({ [partition]: Number(offset) })
@@ -148,8 +136,8 @@ test('G3: a gateway that leaves in order is not waited for, and keeps its line w
   await say('gw-b', '1', before(publication))
   const waiting = await wait(publication)
   expect(await waiting.goesOn()).toBe(true)
-  await leave('gw-a')
-  await leave('gw-b')
+  await words.leave('gw-a')
+  await words.leave('gw-b')
   const receipt = await waiting.done()
   expect(receipt?.gateways.map(({ gatewayId }) => gatewayId)).toEqual(['gw-a'])
   expect(receipt?.unconfirmed).toEqual([])

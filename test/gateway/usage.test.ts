@@ -59,7 +59,10 @@ describe('usage reports', () => {
         { address: '192.0.2.7', userAgent: 'app/1', count: 2, lastAt: iso(30) },
         { address: '192.0.2.7', userAgent: 'curl/8', count: 2, lastAt: iso(20) },
       ],
+      incarnation: gateway.status().incarnation,
+      serial: expect.any(Number),
     })
+    expect(data.map(({ serial }) => serial).sort()).toEqual([1, 2, 3])
     expect(added(events, revoked.record.keyId)).toEqual({ refused: 1 })
     expect(added(events, dev.record.keyId)).toEqual({ 'wrong-environment': 1 })
   })
@@ -136,6 +139,8 @@ describe('usage reports', () => {
     const ids = events.map(({ id }) => id)
     expect(ids).toHaveLength(4)
     expect(new Set(ids).size).toBe(3)
+    // One key, one partition: this is the order of sending. What was sent again keeps its number.
+    expect(events.map(({ data }) => data.serial)).toEqual([1, 2, 2, 3])
     expect(new Set(events.map((event) => JSON.stringify(event))).size).toBe(3)
     expect(added(events, record.keyId)).toEqual({ accepted: 4 })
   })

@@ -3,8 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
 import { enterStage, getRotation } from '../../registry/rotations.ts'
-import { forgetTold, markTold, readEvidence, rotationsToTell, setCompleteThrough } from '../../registry/usage.ts'
-import { at, collect, DAY, HOUR, keyOf, monitored, openTestDatabase, type TestRotation, usageOf } from './world.ts'
+import { forgetTold, readEvidence, rotationsToTell, setCompleteThrough, tellOnce } from '../../registry/usage.ts'
+import { at, collect, DAY, HOUR, keyOf, monitored, openTestDatabase, type TestRotation, untilWaiting, usageOf } from './world.ts'
 
 /** When the old key was last used, in every case. */
 const LAST_USE = 3 * HOUR
@@ -128,8 +128,14 @@ describe('what the collector has to tell', () => {
     const rotation = await switchedOver()
     await setCompleteThrough(db, at(LAST_USE + DAY), [])
     expect(await factsOf(rotation)).toEqual(['new-key-used', 'old-key-quiet'])
-    await markTold(db, rotation.rotationId, 'old-key-quiet')
-    await markTold(db, rotation.rotationId, 'old-key-quiet')
+    const quiet = { rotationId: rotation.rotationId, stage: 'monitoring', fact: 'old-key-quiet' } as const
+    const told: string[] = []
+    const tell = () => tellOnce(db, quiet, async () => void told.push('quiet'))
+    await expect(tellOnce(db, quiet, () => Promise.reject(new Error('Temporal is away')))).rejects.toThrow('away')
+    // As many collectors at once.
+    await Promise.all(Array.from({ length: 8 }, tell))
+    expect([await tell(), told]).toEqual([false, ['quiet']])
+    expect(await tellOnce(db, { ...quiet, stage: 'deactivating', fact: 'old-key-refused' }, tell)).toBe(false)
     expect(await factsOf(rotation)).toEqual(['new-key-used'])
     await forgetTold(db, rotation.rotationId)
     expect(await factsOf(rotation)).toEqual(['new-key-used', 'old-key-quiet'])
@@ -160,6 +166,19 @@ describe('what the collector has to tell', () => {
     await enterStage(db, { ...rotation.by, stage: 'completed' })
     expect(await factsOf(rotation)).toEqual([])
   })
+})
+
+test('a rotation can not forget a fact between the telling and the noting of it', async () => {
+  const rotation = await switchedOver()
+  const fact = { rotationId: rotation.rotationId, stage: 'monitoring', fact: 'old-key-quiet' } as const
+  let forgotten: Promise<void> = Promise.resolve()
+  await tellOnce(db, fact, async () => {
+    forgotten = forgetTold(db, rotation.rotationId)
+    await untilWaiting(db, 1)
+  })
+  await forgotten
+  // It was told, then forgotten: it is told anew.
+  expect(await tellOnce(db, fact, async () => undefined)).toBe(true)
 })
 
 test('stragglers are who used the old key since the rotation was opened, latest first', async () => {

@@ -21,10 +21,10 @@ import {
 import {
   forgetTold,
   lastUses,
-  markTold,
   readEvidence,
   rotationsToTell,
   setCompleteThrough,
+  tellOnce,
   usageOffsets,
 } from '../../registry/usage.ts'
 import { createDatabase } from '../support/servers.ts'
@@ -177,7 +177,7 @@ test('with 1,000,000 keys every statement goes by an index', { timeout: FILL_TIM
     const receipt = { keyId, event: 'x', revision: 1, publishedAt: at(0).toISOString(), gateways: [], unconfirmed: [] }
     await recordReceipt(db, { rotationId: by.rotationId, receipt })
     await setDeadline(db, { ...by, deadline: at(DAY) })
-    await markTold(db, by.rotationId, 'old-key-quiet')
+    await tellOnce(db, { rotationId: by.rotationId, stage: 'monitoring', fact: 'old-key-quiet' }, async () => undefined)
     await forgetTold(db, by.rotationId)
     await deactivateKey(db, { ...by, keyId, unless: 'never' })
     await reinstateKey(db, { ...by, keyId })

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Database } from '../../registry/database.ts'
 import { publishKey } from '../../registry/publishing.ts'
-import { applyUsage, dropUsageOffset, lastUses, usageOffsets } from '../../registry/usage.ts'
+import { applyUsage, lastUses, usageOffsets } from '../../registry/usage.ts'
 import { at, makeCredential, openTestDatabase, type TestCredential, usageOf } from './world.ts'
 
 let db: Database
@@ -79,12 +79,37 @@ test('offsets beyond 2^53 are told apart', async () => {
   expect((await usageOffsets(db)).get(partition)).toBe(String(big + 2n))
 })
 
-test('a partition that is dropped is counted from its beginning', async () => {
+test('a partition that was lost and made anew is counted from its beginning', async () => {
   await begin()
   await applyUsage(db, { partition, nextOffset: '1000', reports: [] })
-  await dropUsageOffset(db, partition)
-  await applyUsage(db, { partition, nextOffset: '1', reports: [{ offset: '0', report: accepted(1) }] })
+  const first = { partition, nextOffset: '1', reports: [{ offset: '0', report: accepted(1) }] }
+  expect(await applyUsage(db, first)).toBe('1000')
+  expect(await usage(credential.keyId)).toBeUndefined()
+  expect(await applyUsage(db, { ...first, notSince: '1000' })).toBe('1')
+  // Another collector that had come to the same conclusion.
+  expect(await applyUsage(db, { ...first, notSince: '1000' })).toBe('1')
   expect((await usage(credential.keyId))?.accepted).toBe(1)
+  expect((await usageOffsets(db)).get(partition)).toBe('1')
+})
+
+test('a report that a gateway sent again is counted once; of its times nothing is lost', async () => {
+  await begin()
+  const numbered = (serial: number, ms: number, incarnation = 'a') => ({ ...accepted(ms, 10), incarnation, serial })
+  let offset = 0
+  const arrive = (...reports: ReturnType<typeof accepted>[]) =>
+    applyUsage(db, {
+      partition,
+      nextOffset: String(offset + reports.length),
+      reports: reports.map((report) => ({ offset: String(offset++), report })),
+    })
+  await arrive(numbered(1, 10), numbered(2, 20), numbered(2, 20))
+  await arrive(numbered(1, 10), numbered(2, 20), numbered(5, 30))
+  expect((await usage(credential.keyId))?.accepted).toBe(30)
+  // Of another gateway, of another incarnation, of one that does not number its reports.
+  await arrive({ ...numbered(1, 40), gatewayId: 'gw-2' as never }, numbered(1, 50, 'b'), accepted(60, 10), accepted(60, 10))
+  expect((await usage(credential.keyId))?.accepted).toBe(70)
+  await arrive(numbered(3, 99))
+  expect(await usage(credential.keyId)).toMatchObject({ accepted: 70, last_accepted_at: at(99) })
 })
 
 test('first and last acceptance are the earliest and latest ever reported, in whatever order; refusals leave them alone', async () => {

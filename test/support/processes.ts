@@ -98,7 +98,7 @@ export async function startGatewayProcess(
       )
     },
     `gateway ${gatewayId} ready`,
-    30_000,
+    90_000,
   )
   const call = async (token: string): Promise<number> => {
     const response = await fetch(`${url}/v1/ticker`, { headers: { authorization: `Bearer ${token}` } })

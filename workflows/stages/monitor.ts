@@ -70,5 +70,9 @@ function deadlineText(evidence: Evidence, quietPeriodMs: number): string {
   if (evidence.silentGateways.length > 0) {
     return `the overlap window has ended, and the use of the old key is not known: ${evidence.silentGateways.join(', ')} silent (${rule}): bring it back, extend, approve or roll back`
   }
+  const { usageLostAt, oldKeyLastUsedAt = '' } = evidence
+  if (usageLostAt !== undefined && usageLostAt > oldKeyLastUsedAt) {
+    return `the overlap window has ended, and the old key may have been used until ${usageLostAt}, when a gateway was lost with its counts (${rule}): extend, approve or roll back`
+  }
   return `the overlap window has ended, and the old key was used at ${evidence.oldKeyLastUsedAt ?? 'no known time'} (${rule}): extend, approve or roll back`
 }
