@@ -4,7 +4,6 @@ import { RegistryError } from '../registry/errors.ts'
 
 /** The registry's answers that no retry changes. Everything else (a server that is away, a lock, a time-out) is tried again. */
 const FINAL: ReadonlySet<ProblemCode> = new Set([
-  'unknown-client',
   'unknown-credential',
   'unknown-rotation',
   'illegal-transition',

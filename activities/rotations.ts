@@ -35,6 +35,7 @@ export interface OpenedRotation {
     readonly course: 'replace' | 'roll-back' | 'emergency'
     readonly reason: string
     readonly stage: RotationStage
+    readonly heldFor?: HeldFor
     readonly timeline: readonly TimelineEntry[]
     readonly oldKeyOff: boolean
     readonly newKey?: KeyOfRotation
@@ -63,7 +64,7 @@ export function createRotationActivities({ db }: { db: Database }) {
   async function readLeft(left: LeftRotation): Promise<OpenedRotation> {
     const rotation = await registry.getRotation(db, left.rotationId)
     if (rotation === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${left.rotationId}`)
-    const { rotationId, trigger, policy, deadline, timeline, stage } = rotation
+    const { rotationId, trigger, policy, deadline, timeline, stage, heldFor } = rotation
     const oldKey = await needKey(rotation.oldKeyId)
     const newKey = rotation.newKeyId === undefined ? undefined : await needKey(rotation.newKeyId)
     const emergency = trigger === 'emergency' || oldKey.state === 'compromised'
@@ -78,6 +79,7 @@ export function createRotationActivities({ db }: { db: Database }) {
         stage,
         timeline,
         oldKeyOff: oldKey.state === 'deactivated',
+        ...(heldFor === undefined ? {} : { heldFor }),
         newKeyRetired: newKey?.standing === 'retired',
         ...(newKey === undefined ? {} : { newKey: keyOf(newKey) }),
         ...(deadline === undefined ? {} : { deadline: deadline.getTime() }),

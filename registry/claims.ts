@@ -27,13 +27,20 @@ interface SqlClaim {
   rotation_id: RotationId | null
   state: ClaimState
   expires_at: Date
+  awaited: boolean
   kek_id: string
   nonce: Buffer
   ciphertext: Buffer
 }
 
+/**
+ * While its rotation is open, a claim does not expire: a rotation that is held at its deadline waits for nothing but a client that is
+ * late. Primary keys.
+ */
+const AWAITED = `exists (select from rotations r join keys n on n.rotation_id = r.rotation_id where n.key_id = m.key_id and r.ended_at is null)`
+
 const LOCK_CLAIM = `
-select m.claim_id, m.key_id, k.credential_id, k.rotation_id, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext
+select m.claim_id, m.key_id, k.credential_id, k.rotation_id, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext, ${AWAITED} as awaited
 from claims m join keys k using (key_id)`
 
 /** How the claim of a key stands. Index claims_by_key. */
@@ -104,7 +111,7 @@ async function redeem(tx: Tx, claim: SqlClaim, { at, from, sealer }: Redemption)
     return { outcome: 'used', ...gone }
   }
   if (claim.state !== 'open') return { outcome: 'expired', ...gone }
-  if (claim.expires_at <= at) {
+  if (claim.expires_at <= at && !claim.awaited) {
     await wipe(tx, claim.claim_id, 'expired', at)
     await appendAudit(tx, { ...about, action: 'claim.expired' })
     return { outcome: 'expired', ...gone }
@@ -151,7 +158,8 @@ export async function destroyExpiredClaims(db: Database, at: Date): Promise<numb
 /** Index claims_open; then the primary key. */
 export const WIPE_EXPIRED = `
 with expired as (
-  select claim_id from claims where state = 'open' and expires_at <= $1 order by expires_at limit $2 for no key update skip locked
+  select m.claim_id from claims m where m.state = 'open' and m.expires_at <= $1 and not ${AWAITED}
+  order by m.expires_at limit $2 for no key update of m skip locked
 )
 update claims set state = 'expired', ended_at = $1, kek_id = null, nonce = null, ciphertext = null
 from expired where claims.claim_id = expired.claim_id returning claims.claim_id, claims.key_id`

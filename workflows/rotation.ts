@@ -133,6 +133,8 @@ export class Rotation {
     this.newKeyRetired = left.newKeyRetired
     this.oldKeyIs = left.oldKeyOff ? 'off' : 'accepted'
     this.deadline = left.deadline
+    // A person has held it, and nobody has resumed it.
+    if (left.heldFor === 'operator') this.holdAsked = { reason: left.timeline.at(-1)?.reason ?? left.reason }
     if (left.course === 'emergency' && !this.emergency) this.becomeEmergency()
     if (left.course === 'roll-back' && !this.emergency)
       this.turns.last = { course: 'roll-back', reason: left.reason, actor: this.request.actor }
@@ -202,7 +204,7 @@ export class Rotation {
 
   /** Moves the end of the overlap window as was ordered, with the sunset that gateways announce and the expiry of the claim. */
   async carryOutExtensions(): Promise<void> {
-    for (let next = this.extensions.shift(); next !== undefined; next = this.extensions.shift()) {
+    for (let next = this.extensions[0]; next !== undefined; next = this.extensions[0]) {
       const deadline = Math.max(Date.now(), this.overlapEndsAt) + next.byMs
       await records.extendOverlap({
         ...this.by,
@@ -213,6 +215,7 @@ export class Rotation {
         deadline,
       })
       this.deadline = deadline
+      this.extensions.shift()
       await this.published(this.oldKey.keyId)
     }
   }
@@ -250,9 +253,11 @@ export class Rotation {
     this.holdAsked = undefined
     this.facts.delete('old-key-quiet')
     const free = () => this.resumeAsked || released()
+    // What has failed may be that very order.
+    const extended = () => heldFor !== 'failure' && this.extensions.length > 0
     await this.held(heldFor, reason, async () => {
       while (!free()) {
-        await this.turns.wait(() => free() || this.extensions.length > 0)
+        await this.turns.wait(() => free() || extended())
         if (!free()) await this.carryOutExtensions()
       }
     })

@@ -20,12 +20,12 @@ create or replace view rotation_evidence as
 select r.rotation_id, r.credential_id, r.stage, r.told, r.policy, r.opened_at, r.ended_at, r.old_key_id, r.new_key_id,
   s.complete_through, s.silent_gateways,
   ou.last_accepted_at as old_last_used_at,
-  nu.first_accepted_at as new_first_used_at,
+  case when w.works then nu.first_accepted_at end as new_first_used_at,
   nu.last_accepted_at as new_last_used_at,
   coalesce(nu.refused, 0) + coalesce(nu.refused_upstream, 0) as new_refusals,
   greatest(0, coalesce(ou.refused, 0) - r.old_refusals_base) as old_refusals,
   coalesce(
-    nu.first_accepted_at is not null
+    w.works
     and s.complete_through - q.quiet_since >= q.quiet_period,
     false) as sufficient,
   s.lost_at, q.quiet_since, q.quiet_period, r.deadline, r.alerted
@@ -34,6 +34,8 @@ cross join usage_state s
 left join keys o on o.key_id = r.old_key_id
 left join key_usage ou on ou.key_id = r.old_key_id
 left join key_usage nu on nu.key_id = r.new_key_id
+-- A key that gateways accept and the API behind them always refuses is of no use to its client.
+cross join lateral (select nu.accepted > nu.refused_upstream as works) w
 -- The latest time at which the old key was used, or may have been.
 cross join lateral (select
   greatest(coalesce(ou.last_accepted_at, o.not_before), o.not_before, s.lost_at) as quiet_since,

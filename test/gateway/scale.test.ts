@@ -8,10 +8,10 @@ import { eventually, type House, type TestCredential } from '../support/house.ts
 import { linesOf, registryLines } from '../support/key-lines.ts'
 import { openHouse } from '../support/open-house.ts'
 import { environmentOf, startGatewayProcess, startProgram } from '../support/processes.ts'
+import { LONG } from '../support/runs.ts'
 import { kafkaClient } from '../support/servers.ts'
 import { readTopic } from '../support/topics.ts'
 
-const LONG = process.env['KEYTURN_TEST_LONG'] !== undefined
 const KEYS = LONG ? 100_000 : 10_000
 const AT_ONCE = 1_000
 /** From the start of the process, with an empty cache, until it serves. */

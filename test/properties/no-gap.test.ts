@@ -3,10 +3,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
+import { runsOf } from '../support/runs.ts'
 
 /** Far more than it takes: a busy machine is no gap. */
 const END_WITHIN_MS = 90_000
-const RUNS = process.env['KEYTURN_TEST_LONG'] === undefined ? 8 : 100
+const RUNS = runsOf({ few: 8, many: 100 })
 
 let house: House
 let slow: GatewayProcess
@@ -34,10 +35,11 @@ const action: fc.Arbitrary<Action> = fc.record({
 })
 
 test(
-  'G1: whatever happens when, every gateway that serves accepts a key that the client holds',
+  `G1: whatever happens when, every gateway that serves accepts a key that the client holds (${RUNS.text})`,
   async () => {
     await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 3, maxLength: 8 }), runThrough), {
-      numRuns: RUNS,
+      numRuns: RUNS.count,
+      seed: RUNS.seed,
       endOnFailure: true,
     })
   },

@@ -5,8 +5,9 @@ import { compromiseKey } from '../../registry/keys.ts'
 import { forwardKafka } from '../support/forwarder.ts'
 import type { House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
+import { runsOf } from '../support/runs.ts'
 
-const RUNS = process.env['KEYTURN_TEST_LONG'] === undefined ? 12 : 200
+const RUNS = runsOf({ few: 12, many: 200 })
 
 let house: House
 beforeAll(async () => {
@@ -32,7 +33,7 @@ const interleaving: fc.Arbitrary<Interleaving> = fc.record({
 test(
   'G3: once a receipt is complete, no gateway accepts the key, whenever it joined',
   async () => {
-    await fc.assert(fc.asyncProperty(interleaving, joinAndPublish), { numRuns: RUNS, endOnFailure: true })
+    await fc.assert(fc.asyncProperty(interleaving, joinAndPublish), { numRuns: RUNS.count, seed: RUNS.seed, endOnFailure: true })
   },
   60 * 60_000,
 )

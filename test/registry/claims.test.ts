@@ -5,6 +5,7 @@ import { listAudit } from '../../registry/audit.ts'
 import { claimCode, claimOfKey, destroyExpiredClaims, redeemClaim, redeemSuccessor } from '../../registry/claims.ts'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey, reinstateKey, retireNewKey } from '../../registry/keys.ts'
+import { enterStage } from '../../registry/rotations.ts'
 import { createSealer } from '../../registry/sealing.ts'
 import {
   at,
@@ -101,6 +102,23 @@ describe('claims end', () => {
       expect(await secretOf(claimId)).toEqual([])
       expect(await listAudit(db, { subject: claimId, limit: 10 })).toHaveLength(1)
     }
+  })
+
+  test('a claim of a rotation that is open outlives its time: the client is late, and the rotation waits for it', async () => {
+    const held = await monitored(db)
+    const late = 100 * DAY
+    await enterStage(db, { ...held.by, stage: 'held', heldFor: 'deadline' })
+    await destroyExpiredClaims(db, at(late))
+    expect(await secretOf(held.newClaimId)).toHaveLength(3)
+    expect(await outcome(redeem(held.newClaimId, late))).toBe('handed-out')
+
+    const ended = await monitored(db)
+    await enterStage(db, { ...ended.by, stage: 'completed' })
+    expect(await outcome(redeem(ended.newClaimId, late))).toBe('expired')
+    const swept = await monitored(db)
+    await enterStage(db, { ...swept.by, stage: 'completed' })
+    await destroyExpiredClaims(db, at(late))
+    expect(await secretOf(swept.newClaimId)).toEqual([])
   })
 
   test('the claim of a key that was rolled back or compromised hands nothing out', async () => {

@@ -30,7 +30,7 @@ import {
 import { createDatabase } from '../support/servers.ts'
 import { at, collect, DAY, keyOf, monitored, sealer, tokenOf, usageOf } from './world.ts'
 
-const FILL_TIMEOUT_MS = 180_000
+const FILL_TIMEOUT_MS = 600_000
 /** A table is big when a provider of a million keys has more than this many rows in it. */
 const BIG = 10_000
 

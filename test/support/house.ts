@@ -235,7 +235,7 @@ export class House {
       at,
       actor: 'test',
     })
-    const receipt = await this.propagation.waitForReceipt(await this.propagation.publish(made.keyId), { timeoutMs: 10_000 })
+    const receipt = await this.propagation.waitForReceipt(await this.propagation.publish(made.keyId), { timeoutMs: PATIENCE_MS })
     if (receipt.unconfirmed.length > 0) throw new Error(`no receipt from ${receipt.unconfirmed.join(', ')}`)
     return { credentialId: made.credentialId, keyId: made.keyId, token: await this.claim(claimCode(this.sealer, made.claimId)) }
   }

@@ -108,10 +108,11 @@ export async function startGatewayProcess(
   return { ...running, url, call }
 }
 
-/** An API to stand behind gateways; it answers 200 to all. */
-export async function startUpstream(): Promise<{ url: string; server: Server }> {
+/** An API to stand behind gateways; it answers 200 to all, but 403 to the keys that `refused` holds. */
+export async function startUpstream(refused: ReadonlySet<string> = new Set()): Promise<{ url: string; server: Server }> {
   const server = createServer((request, response) => {
     request.resume()
+    if (refused.has(String(request.headers['keyturn-key-id']))) response.statusCode = 403
     response.end('ok')
   })
   server.listen(0, '127.0.0.1')
