@@ -12,6 +12,7 @@ import {
 } from './events.ts'
 import { CREDENTIAL_ID_PATTERN, GATEWAY_ID_PATTERN, KEY_ID_PATTERN } from './ids.ts'
 import { KeyRecord } from './key-record.ts'
+import { PolicyFile } from './policy.ts'
 import { Alert, GatewayReport, UsageReport } from './reports.ts'
 import { TOPIC_SETTINGS, TOPICS, type TopicName } from './topics.ts'
 
@@ -27,6 +28,7 @@ const SCHEMAS: { readonly [name: string]: readonly [title: string, schema: TSche
   'usage-event': ['An event on the usage topic', UsageEvent],
   alert: ['What people should hear', Alert],
   'alert-event': ['An event on the alerts topic', AlertEvent],
+  policies: ['The file policies.yaml', PolicyFile],
 }
 
 /** Only what JSON can say: TypeBox keeps notes of its own on a schema. */

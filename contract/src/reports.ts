@@ -85,6 +85,9 @@ export const ALERT_KINDS = [
   'rolled-back',
   'gateway-silent',
   'straggler',
+  'policy-stopped',
+  'key-expires',
+  'credential-unused',
 ] as const
 export type AlertKind = (typeof ALERT_KINDS)[number]
 

@@ -46,10 +46,22 @@ export interface RotationPolicy {
   readonly oldKeyRefusals: number
   /** Whether a program may fetch the successor by showing its old key. */
   readonly successorByOldKey: boolean
+  /** The policy that this comes from. */
+  readonly name?: string
+  /** The parts of the overlap after which a client that does not use its new key is reminded; `DEFAULT_REMINDERS` unless given. */
+  readonly reminders?: readonly number[]
+  /** How long the new key is accepted at most. */
+  readonly expiryMs?: number
+  /** Before which stage a rotation that the schedule has started waits for a person's approval. */
+  readonly approvals?: ApprovalStage
 }
+
+export type ApprovalStage = 'introducing' | 'deactivating'
 
 const MINUTE = 60_000
 const DAY = 86_400_000
+
+export const DEFAULT_REMINDERS: readonly number[] = [0.5, 0.75, 0.9]
 
 export const DEFAULT_POLICY: RotationPolicy = {
   overlapMs: 14 * DAY,
@@ -118,6 +130,14 @@ export interface RotationRequest {
   readonly reason: string
   readonly actor: string
   readonly policy: RotationPolicy
+  /** Where it belongs in its policy's schedule; for trigger `schedule`. */
+  readonly scheduled?: ScheduledAs
+}
+
+/** The turn of the policy's wheel, and the wave within it (0 is the first). */
+export interface ScheduledAs {
+  readonly cycle: number
+  readonly wave: number
 }
 
 /** The answer to the update `trigger`: the rotation that now runs, which is another one's when this request joined it. */
@@ -135,8 +155,11 @@ export interface RotationOrder {
   readonly byMs?: number
 }
 
-/** Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, or a step failed for good. */
-export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure'] as const
+/**
+ * Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, a step failed for good, or the
+ * policy asks for a person's approval.
+ */
+export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure', 'approval'] as const
 export type HeldFor = (typeof HELD_FOR)[number]
 
 /** What the collector signals (signal `evidence`). */

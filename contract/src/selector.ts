@@ -7,7 +7,8 @@ import { ScopePattern } from './key-record.ts'
 import { scopesTouch } from './scope.ts'
 
 export const LABEL_NAME_PATTERN = '^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$'
-const LabelValue = Type.String({ minLength: 1, maxLength: 100, pattern: '^[^\\s,=]+$' })
+export const LABEL_VALUE_PATTERN = '^[^\\s,=]+$'
+const LabelValue = Type.String({ minLength: 1, maxLength: 100, pattern: LABEL_VALUE_PATTERN })
 
 /** Labels of a credential: the provider's own words for it, `team: rates`. */
 export const Labels = Type.Record(Type.String({ pattern: LABEL_NAME_PATTERN }), LabelValue, {
