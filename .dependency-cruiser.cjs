@@ -1,10 +1,24 @@
 /** Which room may import which (docs/adr and CONTRIBUTING.md say why). `npm run imports` checks it. */
-const ROOMS = ['contract', 'gateway', 'registry', 'activities', 'workflows', 'workers', 'api', 'cli', 'infra', 'test', 'bench']
+const ROOMS = [
+  'contract',
+  'planning',
+  'gateway',
+  'registry',
+  'activities',
+  'workflows',
+  'workers',
+  'api',
+  'cli',
+  'infra',
+  'test',
+  'bench',
+]
 
 /** Everything of ours but these rooms and files. */
 const oursBut = (...allowed) => ({ path: `^(${ROOMS.join('|')})/`, pathNot: allowed.map((path) => `^${path}`) })
 
 const CONTRACT = 'contract/'
+const PLANNING = 'planning/'
 const SETTINGS = 'infra/(config|log)[.]ts$'
 
 /** `room` imports only itself and `allowed`; from the rooms in `types` it takes types alone. */
@@ -37,17 +51,20 @@ module.exports = {
     { name: 'no-dead-ends', comment: 'an import that leads nowhere', severity: 'error', from: {}, to: { couldNotResolve: true } },
 
     ...rule('contract/', 'the contract imports nothing of ours', []),
+    ...rule('planning/', 'when things are due is arithmetic: it knows of no server', [CONTRACT]),
     ...rule('gateway/', 'who installs the gateway must not install the rest', [CONTRACT]),
     ...rule('registry/', 'the registry knows of no process', [CONTRACT, 'infra/config[.]ts$']),
     ...rule('activities/', 'activities do one thing to the world each; workers put them together', [
       CONTRACT,
+      PLANNING,
       'registry/',
       'infra/(config|log|topics)[.]ts$',
     ]),
     ...rule('workflows/', 'workflows are deterministic: activities are known to them by type alone', [CONTRACT], ['activities/']),
-    ...rule('api/', 'the routes know workflows by type alone', [CONTRACT, 'registry/', SETTINGS], ['workflows/']),
+    ...rule('api/', 'the routes know workflows by type alone', [CONTRACT, PLANNING, 'registry/', SETTINGS], ['workflows/']),
     ...rule('workers/', 'workers put everything together', [
       CONTRACT,
+      PLANNING,
       'gateway/',
       'registry/',
       'activities/',
@@ -65,7 +82,7 @@ module.exports = {
       severity: 'error',
       from: { path: '^cli/' },
       to: {
-        path: '^(registry|activities|workers|infra)/|^contract/src/(index|events|key-record|reports)[.]ts$|(^|/)node_modules/typebox/',
+        path: '^(registry|activities|workers|infra)/|^contract/src/(index|events|key-record|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
         dynamic: false,
         dependencyTypesNot: ['type-only'],
       },

@@ -14,6 +14,7 @@ const STOCK = [
   'contract/src/index.ts',
   'contract/src/rotation.ts',
   'contract/src/token.ts',
+  'planning/wheel.ts',
   'gateway/src/cache.ts',
   'registry/keys.ts',
   'activities/index.ts',
@@ -35,6 +36,9 @@ type Case = readonly [from: string, to: string, how?: How]
 const FORBIDDEN: readonly Case[] = [
   ['contract/', 'infra/config.ts'],
   ['contract/', 'gateway/src/cache.ts', 'type'],
+  ['planning/', 'registry/keys.ts', 'type'],
+  ['planning/', 'infra/config.ts'],
+  ['gateway/src/', 'planning/wheel.ts'],
   ['gateway/src/', 'registry/keys.ts'],
   ['gateway/src/', 'infra/log.ts'],
   ['registry/', 'activities/index.ts'],
@@ -67,6 +71,9 @@ const FORBIDDEN: readonly Case[] = [
 const ALLOWED: readonly Case[] = [
   ['contract/', 'contract/src/index.ts'],
   ['gateway/src/', 'contract/src/index.ts'],
+  ['planning/', 'contract/src/index.ts'],
+  ['activities/', 'planning/wheel.ts'],
+  ['api/', 'planning/wheel.ts'],
   ['registry/', 'contract/src/index.ts'],
   ['registry/', 'infra/config.ts'],
   ['registry/', 'node:crypto'],
