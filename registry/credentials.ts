@@ -2,7 +2,8 @@ import { type ClientId, type CredentialId, type Environment, type KeyId, type La
 import { appendAudit } from './audit.ts'
 import type { Database } from './database.ts'
 import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
-import { insertKey } from './keys.ts'
+import { expiring, insertKey } from './keys.ts'
+import { policyForNew } from './policies.ts'
 import type { Sealer } from './sealing.ts'
 
 export interface Credential {
@@ -13,6 +14,8 @@ export interface Credential {
   readonly scopes: readonly string[]
   readonly labels: Labels
   readonly kind: 'bearer'
+  /** The name of its policy. */
+  readonly policy?: string
   readonly createdAt: Date
 }
 
@@ -43,9 +46,10 @@ export async function createCredential(
     return await db.tx(async (tx) => {
       const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
       if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
+      const policy = await policyForNew(tx, { clientId, environment, scopes, labels })
       await tx.query(
-        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, created_at) values ($1, $2, $3, $4, $5, $6, $7)',
-        [credentialId, clientId, name, environment, scopes, labels, at],
+        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8)',
+        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at],
       )
       await appendAudit(tx, {
         at,
@@ -54,7 +58,8 @@ export async function createCredential(
         subject: credentialId,
         detail: { name, environment, scopes, labels },
       })
-      const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current' })
+      const expiryMs = policy?.rotation.expiryMs
+      const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current', ...expiring(at, expiryMs) })
       return { credentialId, keyId: key.keyId, version: 1, revision: 1, claimId: key.claimId }
     })
   } catch (error) {
@@ -71,10 +76,12 @@ export async function createCredential(
 
 /** Primary key. */
 export async function getCredential(db: Database, credentialId: string): Promise<Credential | undefined> {
-  const [row] = await db.query<Credential>(
-    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, labels, kind, created_at as "createdAt"
+  const [row] = await db.query<Omit<Credential, 'policy'> & { policy: string | null }>(
+    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, labels, kind, policy, created_at as "createdAt"
      from credentials where credential_id = $1`,
     [credentialId],
   )
-  return row
+  if (row === undefined) return undefined
+  const { policy, ...credential } = row
+  return policy === null ? credential : { ...credential, policy }
 }

@@ -133,9 +133,14 @@ export interface NewKey {
   readonly brand: string
   readonly sealer: Sealer
   readonly claimExpiresAt: Date
+  readonly expiresAt?: Date
   readonly at: Date
   readonly actor: string
 }
+
+/** When a key that is made now expires, if it does. */
+export const expiring = (at: Date, expiryMs: number | undefined): { expiresAt?: Date } =>
+  expiryMs === undefined ? {} : { expiresAt: new Date(at.getTime() + expiryMs) }
 
 /** A key that is accepted from now on says so of a little earlier, for gateways whose clock is behind ours. */
 const CLOCK_SKEW_MS = 5 * 60_000
@@ -157,9 +162,19 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
     ...(input.rotationId === undefined ? {} : { rotationId: input.rotationId }),
   })
   await tx.query(
-    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, rotation_id, created_at)
-     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8)`,
-    [keyId, input.credentialId, input.version, input.standing, JSON.stringify(verifier), notBefore, input.rotationId, input.at],
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, expires_at, rotation_id, created_at)
+     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9)`,
+    [
+      keyId,
+      input.credentialId,
+      input.version,
+      input.standing,
+      JSON.stringify(verifier),
+      notBefore,
+      input.expiresAt,
+      input.rotationId,
+      input.at,
+    ],
   )
   const sealed = input.sealer.seal(token, keyId)
   await tx.query(

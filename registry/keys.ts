@@ -9,6 +9,7 @@ import {
   type ChangedBy,
   changeKey,
   destroyClaimOf,
+  expiring,
   insertKey,
   type KeyRow,
   lockKey,
@@ -21,7 +22,7 @@ import { enterStage, lockOpenRotation, lockRotation, refuseEnded, type SqlRotati
 import type { Sealer } from './sealing.ts'
 import { readEvidence } from './usage.ts'
 
-export { insertKey, type KeyRow, toKeyRecord } from './key-rows.ts'
+export { expiring, insertKey, type KeyRow, toKeyRecord } from './key-rows.ts'
 
 /** The stage that begins with a change of a key, stored in the same transaction. */
 export interface WithStage {
@@ -68,6 +69,7 @@ export async function introduceSuccessor(
       environment: any.environment,
       version,
       standing: hasCurrent ? 'successor' : 'current',
+      ...expiring(input.at, rotation.policy.expiryMs),
     })
     await tx.query('update rotations set new_key_id = $2 where rotation_id = $1', [input.rotationId, keyId])
     return { keyId, version, revision: 1, claimId }

@@ -8,6 +8,7 @@ import type {
   RotationId,
   RotationPolicy,
   RotationStage,
+  ScheduledAs,
   TimelineEntry,
   Trigger,
 } from '@keyturn/contract'
@@ -119,6 +120,7 @@ export async function openRotation(
     trigger: Trigger
     reason: string
     policy: RotationPolicy
+    scheduled?: ScheduledAs
     at: Date
     actor: string
   },
@@ -142,8 +144,8 @@ export async function openRotation(
       throw new RegistryError('illegal-transition', `credential ${input.credentialId} has no key to rotate`)
     const row = await first<SqlRotation>(
       tx,
-      `insert into rotations (rotation_id, credential_id, client_id, trigger, reason, policy, old_key_id, opened_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8) returning *`,
+      `insert into rotations (rotation_id, credential_id, client_id, trigger, reason, policy, old_key_id, opened_at, policy_name, cycle, wave)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning *`,
       [
         input.rotationId,
         input.credentialId,
@@ -153,6 +155,9 @@ export async function openRotation(
         JSON.stringify(input.policy),
         credential.key_id,
         input.at,
+        input.policy.name,
+        input.scheduled?.cycle,
+        input.scheduled?.wave,
       ],
     )
     if (row === undefined) throw new Error('insert returned no row')
