@@ -3,6 +3,7 @@ import { type Alerts, createAlertActivities } from './alerts.ts'
 import { withFinalRefusals } from './errors.ts'
 import { createKeyActivities, type KeyActivityDeps } from './keys.ts'
 import { createNotificationActivities, type NotificationDeps } from './notification.ts'
+import { createPolicyActivities } from './policies.ts'
 import type { Propagation } from './propagation.ts'
 import { createReceiptActivities } from './receipts.ts'
 import { createRotationActivities } from './rotations.ts'
@@ -16,6 +17,7 @@ export const createActivities = (deps: ActivityDeps) =>
   withFinalRefusals({
     ...createKeyActivities(deps),
     ...createRotationActivities(deps),
+    ...createPolicyActivities(deps),
     ...createReceiptActivities(deps),
     ...createNotificationActivities(deps),
     ...createAlertActivities(deps),

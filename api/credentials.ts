@@ -113,6 +113,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
         labels: credential.labels,
         kind: credential.kind,
         createdAt: credential.createdAt.toISOString(),
+        ...given('policy', credential.policy),
         ...given('rotationId', rotation?.rotationId),
         keys: keys.map((key) => ({
           keyId: key.keyId,

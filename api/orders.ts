@@ -11,7 +11,11 @@ import { Duration, Input, Problems, ProgressBody, Reason, RotationIdSchema } fro
 import { orderRotation } from './temporal.ts'
 
 const ORDERS: readonly { readonly path: string; readonly update: RotationUpdate; readonly summary: string }[] = [
-  { path: 'approve', update: 'approve', summary: 'Let a rotation that is held at its deadline deactivate the old key' },
+  {
+    path: 'approve',
+    update: 'approve',
+    summary: 'Let a rotation go on that is held at its deadline, or because its policy asks for approval',
+  },
   { path: 'hold', update: 'hold', summary: 'Hold a rotation where it is' },
   { path: 'resume', update: 'resume', summary: 'Let a held rotation go on' },
   { path: 'extend', update: 'extend', summary: 'Move the end of the overlap window' },

@@ -1,4 +1,11 @@
-import { DEFAULT_POLICY, formatDuration, type OnDeadline, parseDuration, type RotationPolicy } from '@keyturn/contract'
+import {
+  DEFAULT_POLICY,
+  DEFAULT_REMINDERS,
+  formatDuration,
+  type OnDeadline,
+  parseDuration,
+  type RotationPolicy,
+} from '@keyturn/contract'
 import { ApiError, type FieldError } from './problems.ts'
 import { given } from './routes.ts'
 
@@ -41,13 +48,13 @@ export function duration(path: string, text: string, mayBeZero = false): number 
 }
 
 /**
- * The default policy with what the request says instead. A quiet period that is not given shrinks to an overlap that is
+ * The policy of a credential with what the request says instead. A quiet period that is not given shrinks to an overlap that is
  * shorter than it; one that is given may not exceed the overlap, for then the evidence could never suffice in time.
  * @throws ApiError `invalid-duration`, with every field that is wrong
  */
-export function policyOf(overrides: PolicyOverrides): RotationPolicy {
+export function policyOf(overrides: PolicyOverrides, base: RotationPolicy = DEFAULT_POLICY): RotationPolicy {
   const errors: FieldError[] = []
-  const overlapMs = read('/overlap', overrides.overlap, errors, false) ?? DEFAULT_POLICY.overlapMs
+  const overlapMs = read('/overlap', overrides.overlap, errors, false) ?? base.overlapMs
   const quietPeriodMs = read('/quietPeriod', overrides.quietPeriod, errors, true)
   const regretWindowMs = read('/regretWindow', overrides.regretWindow, errors, true)
   const receiptWaitMs = read('/receiptWait', overrides.receiptWait, errors, true)
@@ -57,9 +64,9 @@ export function policyOf(overrides: PolicyOverrides): RotationPolicy {
   }
   refuse(errors)
   return {
-    ...DEFAULT_POLICY,
+    ...base,
     overlapMs,
-    quietPeriodMs: quietPeriodMs ?? Math.min(DEFAULT_POLICY.quietPeriodMs, overlapMs),
+    quietPeriodMs: quietPeriodMs ?? Math.min(base.quietPeriodMs, overlapMs),
     ...given('onDeadline', overrides.onDeadline),
     ...given('regretWindowMs', regretWindowMs),
     ...given('receiptWaitMs', receiptWaitMs),
@@ -76,4 +83,8 @@ export const policyBody = (policy: RotationPolicy) => ({
   newKeyRefusals: policy.newKeyRefusals,
   oldKeyRefusals: policy.oldKeyRefusals,
   successorByOldKey: policy.successorByOldKey,
+  reminders: (policy.reminders ?? DEFAULT_REMINDERS).map((part) => `${Math.round(part * 10_000) / 100}%`),
+  ...given('name', policy.name),
+  ...given('expiry', policy.expiryMs === undefined ? undefined : formatDuration(policy.expiryMs)),
+  ...given('approvals', policy.approvals),
 })

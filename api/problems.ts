@@ -40,7 +40,7 @@ export function sendProblem(reply: FastifyReply, document: ProblemDocument): Fas
 }
 
 const FASTIFY_CODES: Readonly<Record<string, readonly [ProblemCode, string]>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ['too-large', 'A request body is at most 64 KiB.'],
+  FST_ERR_CTP_BODY_TOO_LARGE: ['too-large', 'A request body is at most 64 KiB, and one with policies 1 MiB.'],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Send the body as application/json.'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['not-json', 'The body can not be read as JSON.'],
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['invalid-request', 'The body is not as long as Content-Length says.'],

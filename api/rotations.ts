@@ -2,6 +2,7 @@
 import { ON_DEADLINE, ROTATION_STAGES, type RotationId, randomBase62, TRIGGERS } from '@keyturn/contract'
 import Type from 'typebox'
 import { getCredential } from '../registry/credentials.ts'
+import { rotationPolicyOf } from '../registry/policies.ts'
 import { getRotation, listRotations, type RotationSummary as RegisteredSummary, type Rotation } from '../registry/rotations.ts'
 import { readEvidence } from '../registry/usage.ts'
 import { operator } from './operator.ts'
@@ -34,7 +35,8 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
       schema: {
         operationId: 'rotate',
         summary: 'Rotate a credential',
-        description: 'While a rotation runs, a request of the same kind joins it, and an emergency takes it over.',
+        description:
+          'It runs as the policy of the credential has it, unless the request says otherwise. While a rotation runs, a request of the same kind joins it, and an emergency takes it over.',
         security: OPERATOR_SECURITY,
         params: Input({ id: CredentialIdSchema }),
         body: Input({
@@ -58,9 +60,9 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request, reply) => {
       const { trigger, reason, ...overrides } = request.body
-      const policy = policyOf(overrides)
       const credential = await getCredential(db, request.params.id)
       if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${request.params.id}.`)
+      const policy = policyOf(overrides, await rotationPolicyOf(db, credential.credentialId))
       const rotationId = `rot_${randomBase62(16)}` as RotationId
       const { actor } = operator(request)
       const answer = await triggerRotation(temporal, config.taskQueue, credential, { rotationId, trigger, reason, actor, policy })

@@ -99,6 +99,7 @@ export const CredentialBody = Type.Object({
   labels: Labels,
   kind: Type.Literal('bearer'),
   createdAt: Timestamp,
+  policy: Type.Optional(Type.String({ description: 'the name of its policy' })),
   rotationId: Type.Optional(RotationIdSchema),
   keys: Type.Array(
     Type.Object({
@@ -178,6 +179,10 @@ export const RotationBody = Type.Object({
     newKeyRefusals: Type.Integer(),
     oldKeyRefusals: Type.Integer(),
     successorByOldKey: Type.Boolean(),
+    reminders: Type.Array(Type.String(), { description: 'parts of the overlap' }),
+    name: Type.Optional(Type.String({ description: 'the policy that this comes from' })),
+    expiry: Type.Optional(Type.String()),
+    approvals: Type.Optional(Type.Enum(['introducing', 'deactivating'])),
   }),
   timeline: TimelineSchema,
   evidence: EvidenceSchema,

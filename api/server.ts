@@ -13,6 +13,7 @@ import { healthRoutes } from './health.ts'
 import { metricsRoutes } from './metrics.ts'
 import { requireOperator } from './operator.ts'
 import { orderRoutes } from './orders.ts'
+import { policyRoutes } from './policies.ts'
 import type { ApiDeps } from './ports.ts'
 import { answerErrorsWithProblems, sendProblem, toProblem } from './problems.ts'
 import { logRequests } from './request-log.ts'
@@ -21,6 +22,7 @@ import { rotationRoutes } from './rotations.ts'
 import type { Api } from './routes.ts'
 import { refuseStrayKeys } from './stray-keys.ts'
 import { answerUnknownRoutes } from './unknown-routes.ts'
+import { unusedRoutes } from './unused.ts'
 import { validatorCompiler } from './validation.ts'
 
 export type { ApiDeps } from './ports.ts'
@@ -69,6 +71,8 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     orderRoutes(operated, deps)
     rotationEventRoutes(operated, deps)
     gatewayRoutes(operated, deps)
+    policyRoutes(operated, deps)
+    unusedRoutes(operated, deps)
     auditRoutes(operated, deps)
     done()
   })

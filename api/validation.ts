@@ -2,6 +2,7 @@
  * Requests are checked by the validator that the contract uses, so that one schema means one thing everywhere. Bodies are taken
  * as they are; numbers in a query string are converted first. Unknown fields are refused, all flaws are listed.
  */
+import { explain, type SchemaError } from '@keyturn/contract'
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -10,53 +11,11 @@ import { withoutKeys } from './stray-keys.ts'
 
 const MAX_ERRORS = 20
 
-interface SchemaError {
-  readonly keyword: string
-  readonly instancePath: string
-  readonly message: string
-  readonly params: object
-}
-
-const pointer = (base: string, name: string): string => `${base}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`
-
-/** One schema error in plain words, one line per field. */
-function explain(error: SchemaError): FieldError[] {
-  const { instancePath: path, keyword } = error
-  const params = error.params as {
-    requiredProperties?: string[]
-    additionalProperties?: string[]
-    allowedValues?: unknown[]
-    limit?: number
-    type?: string
-  }
-  switch (keyword) {
-    case 'required':
-      return (params.requiredProperties ?? []).map((name) => ({ path: pointer(path, name), message: 'is missing' }))
-    case 'additionalProperties':
-      return (params.additionalProperties ?? []).map((name) => ({
-        path: pointer(path, withoutKeys(name)),
-        message: 'is not a field here',
-      }))
-    case 'boolean':
-      return []
-    case 'enum':
-      return [{ path, message: `must be one of: ${(params.allowedValues ?? []).join(', ')}` }]
-    case 'type':
-      return [{ path, message: path === '' && params.type === 'object' ? 'send a JSON object' : `must be ${params.type}` }]
-    case 'minLength':
-      return [{ path, message: params.limit === 1 ? 'must not be empty' : `must have ${params.limit} characters or more` }]
-    case 'maxLength':
-      return [{ path, message: `must have ${params.limit} characters or fewer` }]
-    case 'minItems':
-      return [{ path, message: `must have ${params.limit} items or more` }]
-    case 'maxItems':
-      return [{ path, message: `must have ${params.limit} items or fewer` }]
-    case 'uniqueItems':
-      return [{ path, message: 'must not hold the same item twice' }]
-    default:
-      return [{ path, message: error.message }]
-  }
-}
+/** What should have been kept secret may stand where a name or a time belongs. */
+export const withoutKeysIn = ({ path, message }: FieldError): FieldError => ({
+  path: path.split('/').map(withoutKeys).join('/'),
+  message: withoutKeys(message),
+})
 
 function described(schema: TSchema, path: string): string | undefined {
   let at: unknown = schema
@@ -87,7 +46,7 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
     for (const error of validator.Errors(value) as SchemaError[]) {
       // Missing fields of something that is not an object at all are no news.
       if (error.keyword === 'required' && (value === undefined || value === null || typeof value !== 'object')) continue
-      for (const flaw of explain(error)) {
+      for (const flaw of explain(error).map(withoutKeysIn)) {
         // What is too long does not fit its pattern either: one line per field says enough.
         if (found.some(({ path }) => path === flaw.path)) continue
         const meaning = error.keyword === 'pattern' || error.keyword === 'format' ? described(schema, flaw.path) : undefined

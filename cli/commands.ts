@@ -6,6 +6,7 @@ import { command, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
 import { gatewayCommands } from './gateways.ts'
 import { orderCommands } from './orders.ts'
+import { policyCommands } from './policies.ts'
 import { republishCommand } from './republish.ts'
 import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
 import { scanCommand } from './scan.ts'
@@ -17,6 +18,7 @@ export const everyCommand = (): Command[] => [
   emergencyCommand(),
   statusCommand(),
   ...orderCommands(),
+  policyCommands(),
   scanCommand(),
   gatewayCommands(),
   auditCommands(),

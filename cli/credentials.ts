@@ -3,7 +3,8 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
 import { collectWords } from './options.ts'
-import { credentialText } from './rendering.ts'
+import { plain, table } from './output.ts'
+import { clock, credentialText } from './rendering.ts'
 
 interface CreateOptions {
   readonly client: string
@@ -11,6 +12,17 @@ interface CreateOptions {
   readonly environment: string
   readonly scope?: readonly string[]
   readonly label?: Readonly<Record<string, string>>
+}
+
+interface UnusedPage {
+  readonly credentials: readonly {
+    readonly credentialId: string
+    readonly clientId: string
+    readonly name: string
+    readonly environment: string
+    readonly lastUsedAt?: string
+  }[]
+  readonly next?: string
 }
 
 interface Created {
@@ -49,6 +61,30 @@ export function credentialCommands(): Command {
               ].join('\n'),
             )
             if (!created.propagated) output.note('Not every gateway knows the key yet; it follows by itself.')
+          }),
+        ),
+    )
+    .addCommand(
+      command('unused', 'list those that nobody has used for 90 days')
+        .option('--after <credential>', 'those after this one')
+        .action(
+          withApi(async ({ api, output }, { after }: { after?: string }) => {
+            const page = await api.get<UnusedPage>('/v1/unused-credentials', { after })
+            output.result(page, () =>
+              page.credentials.length === 0
+                ? 'no unused credentials'
+                : table(
+                    ['credential', 'name', 'environment', 'client', 'last used'],
+                    page.credentials.map((unused) => [
+                      unused.credentialId,
+                      plain(unused.name),
+                      unused.environment,
+                      unused.clientId,
+                      unused.lastUsedAt === undefined ? 'never' : clock(unused.lastUsedAt),
+                    ]),
+                  ),
+            )
+            if (page.next !== undefined) output.note(`There are more: --after ${page.next}`)
           }),
         ),
     )

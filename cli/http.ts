@@ -4,10 +4,13 @@ import { Failure, ProblemFailure } from './failure.ts'
 import type { Settings } from './settings.ts'
 
 const TIMEOUT_MS = 30_000
+const JSON_BODY = { 'content-type': 'application/json' }
 
 export interface Api {
   get<T>(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<T>
   post<T>(path: string, body: object): Promise<T>
+  put<T>(path: string, body: object): Promise<T>
+  delete<T>(path: string): Promise<T>
   /** An open stream of server-sent events; undefined when there is nothing more to come (204). */
   stream(path: string, lastEventId: string | undefined, signal?: AbortSignal): Promise<ReadableStream<Uint8Array> | undefined>
 }
@@ -39,7 +42,13 @@ export function createApi({ api, token }: Settings): Api {
       return json<T>(set.length === 0 ? path : `${path}?${new URLSearchParams(set)}`, {})
     },
     post<T>(path: string, body: object) {
-      return json<T>(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+      return json<T>(path, { method: 'POST', headers: JSON_BODY, body: JSON.stringify(body) })
+    },
+    put<T>(path: string, body: object) {
+      return json<T>(path, { method: 'PUT', headers: JSON_BODY, body: JSON.stringify(body) })
+    },
+    delete<T>(path: string) {
+      return json<T>(path, { method: 'DELETE' })
     },
     async stream(path, lastEventId, signal) {
       const headers = { accept: 'text/event-stream', ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) }

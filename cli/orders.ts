@@ -6,7 +6,7 @@ import { duration } from './options.ts'
 import { stageLine } from './rendering.ts'
 
 const ORDERS: Readonly<Record<string, string>> = {
-  approve: 'let a rotation that is held at its deadline deactivate the old key',
+  approve: 'let a rotation go on that is held at its deadline, or because its policy asks for approval',
   hold: 'hold a rotation where it is',
   resume: 'let a held rotation go on',
   extend: 'move the end of the overlap window',

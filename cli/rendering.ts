@@ -65,6 +65,7 @@ export function credentialText(credential: CredentialAnswer): string {
     `client      ${credential.clientId}`,
     `scopes      ${credential.scopes.join(' ')}`,
   ]
+  if (credential.policy !== undefined) lines.push(`policy      ${credential.policy}`)
   if (credential.rotationId !== undefined) lines.push(`rotation    ${credential.rotationId}`)
   const rows = credential.keys.map((key) => [
     `v${key.version}`,

@@ -2,11 +2,13 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { receiptsTaskQueue } from '@keyturn/contract'
+import { Client } from '@temporalio/client'
 import { NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker'
 import type { Logger } from 'pino'
 import { createAlerts } from '../activities/alerts.ts'
 import { createActivities } from '../activities/index.ts'
 import { createKafka } from '../activities/kafka.ts'
+import { startNeglectWatch } from '../activities/neglect.ts'
 import { createPropagation } from '../activities/propagation.ts'
 import { startSweeping } from '../activities/sweeping.ts'
 import type { ConfigOf } from '../infra/config.ts'
@@ -15,6 +17,7 @@ import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { createSealer } from '../registry/sealing.ts'
+import { startPolicySchedules } from './policy-schedules.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 import { routeTemporalLog } from './temporal-log.ts'
 
@@ -64,6 +67,9 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
     maxConcurrentActivityTaskExecutions: 5_000,
   })
   const sweeping = startSweeping(db, propagation, log)
+  const neglect = startNeglectWatch(db, alerts, log)
+  const client = new Client({ connection, namespace: config.temporalNamespace })
+  const schedules = startPolicySchedules(db, client, config.taskQueue, log)
   const workers = [rotations, receipts]
   const shutDown = () => workers.filter((worker) => worker.getState() === 'RUNNING').map((worker) => worker.shutdown())
   const run = async (): Promise<void> => {
@@ -75,7 +81,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
     }
   }
   const release = async (): Promise<void> => {
-    await sweeping.stop()
+    await Promise.all([sweeping.stop(), neglect.stop(), schedules.stop()])
     await Promise.allSettled([propagation.stop(), alerts.stop()])
     await db.close()
     await connection.close()

@@ -1,2 +1,3 @@
 /** The Temporal workflows, one file each. Deterministic: they import the contract, and types of the activities. */
 export { rotateCredential } from './rotate-credential.ts'
+export { runPolicy } from './run-policy.ts'

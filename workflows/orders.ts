@@ -109,11 +109,12 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
   },
   approve: {
     refusal: (rotation) =>
-      rotation.heldFor === 'deadline'
+      rotation.heldFor === 'deadline' || rotation.heldFor === 'approval'
         ? undefined
         : `nothing waits for approval: the rotation is ${rotation.stage}${heldText(rotation)}`,
     effect: (rotation, { reason, actor }) => {
-      rotation.warrant = { reason, actor }
+      // What the policy asks for lets the rotation go on; at the deadline it is the word that the old key is to go.
+      rotation[rotation.heldFor === 'approval' ? 'approved' : 'warrant'] = { reason, actor }
     },
   },
   deactivateNow: {

@@ -48,3 +48,9 @@ export const alerts = proxyActivities<Pick<Activities, 'raiseAlert'>>({
   startToCloseTimeout: '5s',
   retry: { initialInterval: '500ms', maximumAttempts: 3 },
 })
+
+/** What a run of a policy asks: it may look through all the credentials of a policy, and is asked again until it is answered. */
+export const policies = proxyActivities<Pick<Activities, 'planPolicyRun'>>({
+  startToCloseTimeout: '2 minutes',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '30s' },
+})

@@ -4,6 +4,7 @@ import type { OpenedRotation } from '../activities/rotations.ts'
 import { listen } from './orders.ts'
 import { records } from './proxies.ts'
 import { Rotation } from './rotation.ts'
+import { waitForApproval } from './stages/approval.ts'
 import { finish, switchOff } from './stages/deactivate.ts'
 import { introduce } from './stages/introduce.ts'
 import { killFirst } from './stages/kill-first.ts'
@@ -69,9 +70,15 @@ async function open(rotation: Rotation): Promise<OpenedRotation> {
  */
 async function replace(rotation: Rotation): Promise<void> {
   if (rotation.oldKeyIs !== 'off') {
+    while (await waitForApproval(rotation, 'introducing'));
     await notify(rotation, await introduce(rotation))
     let off = false
-    while (!off) off = await switchOff(rotation, await monitor(rotation))
+    while (!off) {
+      const warrant = await monitor(rotation)
+      // Time has passed while it waited: the evidence is looked at anew.
+      if (warrant === undefined && (await waitForApproval(rotation, 'deactivating'))) continue
+      off = await switchOff(rotation, warrant)
+    }
   }
   await finish(rotation)
 }

@@ -50,6 +50,8 @@ export class Rotation {
   /** `going` from the decision to switch it off until the registry has answered. */
   oldKeyIs: 'accepted' | 'going' | 'off' = 'accepted'
   warrant: Warrant | undefined
+  /** A person's approval, where the policy asks for one. */
+  approved: Warrant | undefined
   holdAsked: { readonly reason: string } | undefined
   /** Orders to move the deadline that are not carried out yet. */
   readonly extensions: Extension[] = []
@@ -185,9 +187,9 @@ export class Rotation {
   }
 
   /** Stores and notes a stage that begins without a change of a key, unless the rotation is in it already. */
-  async enter(stage: RotationStage, reason?: string): Promise<void> {
+  async enter(stage: RotationStage, reason?: string, actor = this.by.actor): Promise<void> {
     if (this.stage === stage) return
-    await records.enterStage({ ...this.by, stage, ...(reason === undefined ? {} : { reason }) })
+    await records.enterStage({ ...this.by, actor, stage, ...(reason === undefined ? {} : { reason }) })
     this.entered(stage, reason)
   }
 
@@ -261,7 +263,8 @@ export class Rotation {
         if (!free()) await this.carryOutExtensions()
       }
     })
-    await this.enter(before, 'no longer held')
+    const approved = heldFor === 'approval' ? this.approved : undefined
+    await this.enter(before, approved === undefined ? 'no longer held' : `approved: ${approved.reason}`, approved?.actor)
   }
 
   /** Holds where a person asked for it while nothing could be held. A word that the old key is to go releases it. */

@@ -23,6 +23,15 @@ const ROUTES = [
   'GET /v1/gateways',
   'POST /v1/gateways/{id}/gone',
   'GET /v1/audit',
+  'GET /v1/policies',
+  'PUT /v1/policies',
+  'POST /v1/policies/preview',
+  'GET /v1/policies/{name}',
+  'PUT /v1/policies/{name}',
+  'DELETE /v1/policies/{name}',
+  'GET /v1/policies/{name}/preview',
+  'POST /v1/policies/{name}/resume',
+  'GET /v1/unused-credentials',
   'GET /healthz',
   'GET /readyz',
   'GET /metrics',
@@ -86,7 +95,7 @@ describe('/openapi.json', () => {
     for (const [route, { requestBody }] of operations) {
       expect([route, requestBody === undefined ? [] : Object.keys(requestBody.content)]).toEqual([
         route,
-        route.startsWith('POST') ? ['application/json'] : [],
+        /^(POST|PUT) /.test(route) ? ['application/json'] : [],
       ])
     }
   })

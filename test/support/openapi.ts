@@ -41,10 +41,14 @@ export function answerCheck(document: OpenApiDocument): AnswerCheck {
     compiled.set(schema, validate)
     return validate(body) ? undefined : ajv.errorsText(validate.errors)
   }
-  const routes = Object.entries(document.paths).map(([template, operations]) => ({
-    pattern: new RegExp(`^${template.replaceAll(/\{[^}]+\}/g, '[^/]+')}$`),
-    operations,
-  }))
+  // What stands in a path as it is counts before what fills a parameter.
+  const parameters = (template: string): number => template.split('{').length
+  const routes = Object.entries(document.paths)
+    .toSorted(([a], [b]) => parameters(a) - parameters(b))
+    .map(([template, operations]) => ({
+      pattern: new RegExp(`^${template.replaceAll(/\{[^}]+\}/g, '[^/]+')}$`),
+      operations,
+    }))
   const [anyOperation] = Object.values(document.paths['/v1/clients'] ?? {})
   const problemOnly: OpenApiOperation = { responses: { '4XX': anyOperation?.responses['4XX'] ?? { description: '' } } }
 

@@ -1,10 +1,7 @@
 import { formatDuration } from '@keyturn/contract/duration'
-import type { Evidence } from '@keyturn/contract/rotation'
+import { DEFAULT_REMINDERS, type Evidence } from '@keyturn/contract/rotation'
 import { records } from '../proxies.ts'
 import type { Rotation, Warrant } from '../rotation.ts'
-
-/** The parts of the overlap window after which a client that does not use its new key is reminded. */
-const REMINDERS = [0.5, 0.75, 0.9] as const
 
 /**
  * Follows which key is used, until the old one may go: on evidence (undefined), or on somebody's word (a warrant).
@@ -50,7 +47,7 @@ const isDue = ({ facts, warrant, extensions, holdAsked }: Rotation): boolean =>
 
 /** When the next reminder is due; nothing once the new key is in use. */
 function nextReminder({ remindersSent, facts, overlapEndsAt, policy }: Rotation): number | undefined {
-  const part = REMINDERS[remindersSent]
+  const part = (policy.reminders ?? DEFAULT_REMINDERS)[remindersSent]
   if (part === undefined || facts.has('new-key-used')) return undefined
   const due = overlapEndsAt - (1 - part) * policy.overlapMs
   return due < overlapEndsAt ? due : undefined
