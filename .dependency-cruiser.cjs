@@ -82,7 +82,7 @@ module.exports = {
       severity: 'error',
       from: { path: '^cli/' },
       to: {
-        path: '^(registry|activities|workers|infra)/|^contract/src/(index|events|key-record|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
+        path: '^(registry|activities|workers|infra)/|^contract/src/(index|events|key-record|leak-report|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
         dynamic: false,
         dependencyTypesNot: ['type-only'],
       },

@@ -6,6 +6,7 @@ import { RegistryError } from '../registry/errors.ts'
 const FINAL: ReadonlySet<ProblemCode> = new Set([
   'unknown-credential',
   'unknown-rotation',
+  'unknown-leak',
   'illegal-transition',
   'not-found',
 ])

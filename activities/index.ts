@@ -2,13 +2,14 @@
 import { type Alerts, createAlertActivities } from './alerts.ts'
 import { withFinalRefusals } from './errors.ts'
 import { createKeyActivities, type KeyActivityDeps } from './keys.ts'
+import { createLeakActivities, type LeakActivityDeps } from './leaks.ts'
 import { createNotificationActivities, type NotificationDeps } from './notification.ts'
 import { createPolicyActivities } from './policies.ts'
 import type { Propagation } from './propagation.ts'
 import { createReceiptActivities } from './receipts.ts'
 import { createRotationActivities } from './rotations.ts'
 
-export interface ActivityDeps extends KeyActivityDeps, NotificationDeps {
+export interface ActivityDeps extends KeyActivityDeps, NotificationDeps, LeakActivityDeps {
   readonly propagation: Propagation
   readonly alerts: Alerts
 }
@@ -18,6 +19,7 @@ export const createActivities = (deps: ActivityDeps) =>
     ...createKeyActivities(deps),
     ...createRotationActivities(deps),
     ...createPolicyActivities(deps),
+    ...createLeakActivities(deps),
     ...createReceiptActivities(deps),
     ...createNotificationActivities(deps),
     ...createAlertActivities(deps),

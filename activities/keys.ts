@@ -78,7 +78,13 @@ export function createKeyActivities({ db, sealer, brand, propagation }: KeyActiv
     propagation.publishAhead(input.keyId)
   }
 
-  return { introduceKey, deprecateKey, deactivateKey, reinstateKey, retireNewKey, compromiseKey }
+  /** Makes the rotation's new key compromised, so that it may issue another. */
+  const killNewKey = async (input: KeyChange): Promise<void> => {
+    await registry.killNewKey(db, dated(input))
+    propagation.publishAhead(input.keyId)
+  }
+
+  return { introduceKey, deprecateKey, deactivateKey, reinstateKey, retireNewKey, compromiseKey, killNewKey }
 }
 
 export const dated = <T extends { readonly at: number }>(input: T): Omit<T, 'at'> & { readonly at: Date } => ({

@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto'
-import type { NotificationKind, RotationId } from '@keyturn/contract'
+import type { LeakId, NotificationKind, RotationId } from '@keyturn/contract'
 import { activityInfo, cancellationSignal } from '@temporalio/activity'
 import { Webhook } from 'standardwebhooks'
 import { fetch } from 'undici'
+import { appendAudit } from '../registry/audit.ts'
 import { claimCode, claimOfKey } from '../registry/claims.ts'
-import { type Contact, getClient } from '../registry/clients.ts'
+import { type Client, type Contact, getClient } from '../registry/clients.ts'
 import { getCredential } from '../registry/credentials.ts'
 import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
 import { getKey } from '../registry/keys.ts'
+import { factsOfLeak, type LeakFacts, leaksOfRotation } from '../registry/leaks.ts'
 import { getRotation, type Rotation } from '../registry/rotations.ts'
 import type { Sealer } from '../registry/sealing.ts'
 import { readEvidence } from '../registry/usage.ts'
@@ -36,6 +38,27 @@ export interface Notification {
     readonly sunsetAt?: string
     readonly claimUrl?: string
     readonly stragglers: readonly { readonly address: string; readonly userAgent: string; readonly lastAt: string }[]
+    /** Why, when a leak is the reason. */
+    readonly leaks?: readonly ToldLeak[]
+  }
+}
+
+interface ToldLeak {
+  readonly leakId: LeakId
+  readonly keyId: string
+  readonly reportedAt: string
+  readonly sources: readonly { readonly source: string; readonly url: string }[]
+}
+
+/** What a client hears of a leak that needs no rotation: the key was dead already. */
+export interface LeakNotification {
+  readonly type: 'keyturn.leak.reported'
+  readonly timestamp: string
+  readonly data: ToldLeak & {
+    readonly credentialId: string
+    readonly credential: string
+    readonly environment: string
+    readonly key: { readonly keyId: string; readonly version: number; readonly state: string }
   }
 }
 
@@ -48,14 +71,59 @@ export function createNotificationActivities(deps: NotificationDeps) {
     if (client === undefined || client.contacts.length === 0) return { told: 0 }
     const body = await compose(deps, rotation, input.message)
     if (body === undefined) return { told: 0 }
-    // The same id over retries of one message, so that the receiver can tell a repetition.
-    const id = `msg_${createHash('sha256').update(`${activityInfo().workflowExecution?.runId}/${activityInfo().activityId}`).digest('hex').slice(0, 32)}`
-    const webhook = new Webhook(webhookSecret(deps.sealer, client.clientId))
-    await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhook)))
+    await tell(deps, client, body, { subject: rotation.rotationId, rotationId: rotation.rotationId, message: input.message })
     return { told: client.contacts.length }
   }
-  return { notifyClient }
+
+  const notifyOfLeak = async ({ leakId }: { leakId: LeakId }): Promise<{ told: number }> => {
+    const facts = await factsOfLeak(deps.db, leakId)
+    const key = facts === undefined ? undefined : await getKey(deps.db, facts.keyId)
+    if (facts === undefined || key === undefined)
+      throw new RegistryError('unknown-leak', `there is no leak ${leakId} of one of our keys`)
+    const client = await getClient(deps.db, key.clientId)
+    if (client === undefined || client.contacts.length === 0) return { told: 0 }
+    const notification: LeakNotification = {
+      type: 'keyturn.leak.reported',
+      timestamp: new Date().toISOString(),
+      data: {
+        ...toldLeak(facts),
+        credentialId: key.credentialId,
+        credential: (await getCredential(deps.db, key.credentialId))?.name ?? key.credentialId,
+        environment: key.environment,
+        key: { keyId: key.keyId, version: key.version, state: key.state },
+      },
+    }
+    await tell(deps, client, JSON.stringify(notification), { subject: leakId, message: 'leak' })
+    return { told: client.contacts.length }
+  }
+  return { notifyClient, notifyOfLeak }
 }
+
+/** Sends one message on all of a client's channels, and writes down that it was told. */
+async function tell(
+  { db, sealer }: NotificationDeps,
+  client: Client,
+  body: string,
+  { message, ...about }: { subject: string; rotationId?: RotationId; message: NotificationKind },
+): Promise<void> {
+  // The same id over retries of one message, so that the receiver can tell a repetition.
+  const id = `msg_${createHash('sha256').update(`${activityInfo().workflowExecution?.runId}/${activityInfo().activityId}`).digest('hex').slice(0, 32)}`
+  const webhook = new Webhook(webhookSecret(sealer, client.clientId))
+  await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhook)))
+  const detail = {
+    message,
+    clientId: client.clientId,
+    to: client.contacts.map(({ channel, url }) => `${channel} ${new URL(url).host}`),
+  }
+  await db.tx((tx) => appendAudit(tx, { ...about, at: new Date(), actor: 'keyturn', action: 'client.told', detail }))
+}
+
+const toldLeak = ({ leakId, keyId, reportedAt, sources }: LeakFacts): ToldLeak => ({
+  leakId,
+  keyId,
+  reportedAt: reportedAt.toISOString(),
+  sources,
+})
 
 /** The secret that a client verifies our webhooks with: derived, so that it is stored nowhere. */
 export const webhookSecret = (sealer: Sealer, clientId: string): string =>
@@ -73,6 +141,7 @@ async function compose(
   const oldKey = rotation.oldKeyId === undefined ? undefined : await getKey(db, rotation.oldKeyId)
   const newKey = rotation.newKeyId === undefined ? undefined : await getKey(db, rotation.newKeyId)
   const claim = newKey === undefined ? undefined : await claimOfKey(db, newKey.keyId)
+  const leaks = await leaksOfRotation(db, rotation.rotationId)
   const notification: Notification = {
     type: `keyturn.rotation.${kind}`,
     timestamp: new Date().toISOString(),
@@ -86,6 +155,7 @@ async function compose(
       ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),
       ...(claim?.state === 'open' ? { claimUrl: `${publicUrl}/v1/claims/${claimCode(sealer, claim.claimId)}` } : {}),
       stragglers: evidence.stragglers.map(({ address, userAgent, lastAt }) => ({ address, userAgent, lastAt })),
+      ...(leaks.length === 0 ? {} : { leaks: leaks.map(toldLeak) }),
     },
   }
   return JSON.stringify(notification)

@@ -27,30 +27,43 @@ export function createReceiptActivities({ db, propagation }: { db: Database; pro
       return { receipt, publication: { ...publication, publishedAt: publication.publishedAt.toISOString() } }
     })
 
-  /**
-   * Waits as long as it takes: for gateways to come back, or to be declared gone. Every slice but the first publishes again:
-   * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain.
-   */
-  const awaitReceipt = (input: { rotationId: RotationId; publication: PublicationRecord }): Promise<Receipt> =>
-    beating(async () => {
-      let publication: Publication = { ...input.publication, publishedAt: new Date(input.publication.publishedAt) }
-      const lines = new Map<string, GatewayReceipt>()
-      for (;;) {
-        const slice = await propagation.waitForReceipt(publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
-        for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
-        const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
-        const receipt = { ...slice, gateways }
-        await recordReceipt(db, { rotationId: input.rotationId, receipt })
-        if (receipt.unconfirmed.length === 0) return receipt
-        publication = { ...(await propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
-      }
-    })
+  /** Waits as long as it takes: for gateways to come back, or to be declared gone. */
+  const awaitReceipt = ({
+    rotationId,
+    publication,
+  }: {
+    rotationId: RotationId
+    publication: PublicationRecord
+  }): Promise<Receipt> =>
+    beating(() => completeReceipt(propagation, publication, (receipt) => recordReceipt(db, { rotationId, receipt })))
 
   return { propagate, awaitReceipt }
 }
 
+/**
+ * Waits until every gateway has confirmed; what has come in is recorded after each slice. Every slice but the first publishes again:
+ * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain.
+ */
+export async function completeReceipt(
+  propagation: Propagation,
+  published: PublicationRecord,
+  record: (receipt: Receipt) => Promise<void>,
+): Promise<Receipt> {
+  let publication: Publication = { ...published, publishedAt: new Date(published.publishedAt) }
+  const lines = new Map<string, GatewayReceipt>()
+  for (;;) {
+    const slice = await propagation.waitForReceipt(publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
+    for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
+    const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
+    const receipt = { ...slice, gateways }
+    await record(receipt)
+    if (receipt.unconfirmed.length === 0) return receipt
+    publication = { ...(await propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
+  }
+}
+
 /** Heartbeats while work goes on, so that a dead worker is noticed and a cancellation arrives. */
-async function beating<T>(work: () => Promise<T>): Promise<T> {
+export async function beating<T>(work: () => Promise<T>): Promise<T> {
   heartbeat()
   const timer = setInterval(() => heartbeat(), HEARTBEAT_MS)
   try {

@@ -99,9 +99,12 @@ export function createRotationActivities({ db }: { db: Database }) {
     await registry.enterStage(db, dated(input))
   }
 
-  /** Marks a running rotation as an emergency. */
-  const takeOver = async (input: By & { reason: string }): Promise<void> => {
-    await registry.takeOverRotation(db, { ...dated(input), trigger: 'emergency' })
+  /** Marks a running rotation as one that kills its old key first. */
+  const takeOver = async ({
+    trigger = 'emergency',
+    ...input
+  }: By & { reason: string; trigger?: 'emergency' | 'leak' }): Promise<void> => {
+    await registry.takeOverRotation(db, { ...dated(input), trigger })
   }
 
   /** Moves the end of the overlap window: deadline, sunset of the old key, expiry of the claim. */

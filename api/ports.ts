@@ -1,9 +1,10 @@
 /** What the API needs of the world. `workers/` composes it; tests bring their own. */
-import type { Alert, KeyEventType, KeyId, Receipt } from '@keyturn/contract'
+import type { Alert, KeyEventType, KeyId, LeakId, Receipt } from '@keyturn/contract'
 import type { Client } from '@temporalio/client'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import type { Sealer } from '../registry/sealing.ts'
+import type { GithubKeys } from './github-keys.ts'
 
 /** Where a key event lies in the log. */
 export interface Publication {
@@ -39,6 +40,8 @@ export interface ApiDeps {
   readonly propagation: Propagation
   /** Tells people through the alerts topic. The time of the alert is set there. */
   readonly alert: (alert: Omit<Alert, 'at'>) => Promise<void>
+  /** Has leaks answered, in the background; what does not begin now is begun later. */
+  readonly respond: (leakIds: readonly LeakId[]) => void
   /** Resolves when Kafka answers; for /readyz. */
   readonly pingKafka: () => Promise<void>
   readonly clock: () => Date
@@ -46,6 +49,12 @@ export interface ApiDeps {
   readonly config: {
     readonly brand: string
     readonly operatorToken: string
+    /** Who else may report leaks; without a reporter's token, keys or signature token, they may not. */
+    readonly leaks: {
+      readonly reporterToken?: string
+      readonly githubKeys?: GithubKeys
+      readonly gitguardianToken?: string
+    }
     /** Without a slash at the end. A function where the port is known only after listening. */
     readonly publicUrl: string | (() => string)
     readonly taskQueue: string

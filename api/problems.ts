@@ -40,7 +40,6 @@ export function sendProblem(reply: FastifyReply, document: ProblemDocument): Fas
 }
 
 const FASTIFY_CODES: Readonly<Record<string, readonly [ProblemCode, string]>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ['too-large', 'A request body is at most 64 KiB, and one with policies 1 MiB.'],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Send the body as application/json.'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['not-json', 'The body can not be read as JSON.'],
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['invalid-request', 'The body is not as long as Content-Length says.'],
@@ -50,11 +49,12 @@ const FASTIFY_CODES: Readonly<Record<string, readonly [ProblemCode, string]>> = 
 }
 
 /** The problem document of whatever was thrown. Unknown errors tell nothing of themselves. */
-export function toProblem(error: unknown): ProblemDocument {
+export function toProblem(error: unknown, bodyLimit?: number): ProblemDocument {
   if (error instanceof ApiError) return problem(error.code, error.message, error.errors)
   if (error instanceof ValidationError) return problem('invalid-request', undefined, error.errors)
   const { code, validation, statusCode } = error as { code?: string; validation?: unknown; statusCode?: number }
   if (validation instanceof ValidationError) return toProblem(validation)
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return problem('too-large', tooLarge(bodyLimit))
   if (error instanceof RegistryError && error.code !== 'dependency-unavailable') return problem(error.code, error.message)
   const server = unavailableServer(error)
   if (server !== undefined) return problem('dependency-unavailable', `${server} does not answer: try again in a moment.`)
@@ -65,9 +65,12 @@ export function toProblem(error: unknown): ProblemDocument {
   return problem('internal-error', 'The log of the API server says why.')
 }
 
+const tooLarge = (limit: number | undefined): string =>
+  limit === undefined ? 'The request body is too large.' : `A request body is at most ${limit / 1024} KiB here.`
+
 export function answerErrorsWithProblems(app: FastifyInstance): void {
   app.setErrorHandler((error, request, reply) => {
-    const document = toProblem(error)
+    const document = toProblem(error, request.routeOptions.bodyLimit)
     if (document.status === 503) request.log.warn({ err: error }, 'a server that Keyturn needs does not answer')
     else if (document.status >= 500) request.log.error({ err: error }, 'a request failed')
     return sendProblem(reply, document)

@@ -9,6 +9,11 @@ import {
   HELD_FOR,
   KEY_STATES,
   Labels,
+  LEAK_ID_PATTERN,
+  LEAK_MATCHES,
+  LEAK_RESPONSES,
+  LEAK_STATUSES,
+  type LeakId,
   ON_DEADLINE,
   PROBLEM_MEDIA_TYPE,
   PROBLEMS,
@@ -54,6 +59,7 @@ export const CredentialIdSchema = Type.Unsafe<CredentialId>(
 export const RotationIdSchema = Type.Unsafe<RotationId>(
   Type.String({ pattern: ROTATION_ID_PATTERN, description: 'a rotation id: rot_…' }),
 )
+export const LeakIdSchema = Type.Unsafe<LeakId>(Type.String({ pattern: LEAK_ID_PATTERN, description: 'a leak id: leak_…' }))
 export const GatewayIdSchema = Type.String({ pattern: GATEWAY_ID_PATTERN, description: 'a gateway id' })
 
 export const ProblemSchema = Type.Object({
@@ -206,4 +212,71 @@ export const HandedOut = Type.Object({
   token: Type.String({ description: 'the new key; it is shown this once' }),
   keyId: Type.String(),
   sunsetAt: Type.Optional(Type.String({ format: 'date-time', description: 'when the old key may stop working' })),
+})
+
+const leak = {
+  leakId: LeakIdSchema,
+  matched: Type.Enum([...LEAK_MATCHES], { description: 'what the token is: a live key, an old one, a dead one, none of ours' }),
+  status: Type.Enum([...LEAK_STATUSES]),
+  sightings: Type.Integer({ description: 'how often it was found: by whom, or where, differs' }),
+  reportedAt: Timestamp,
+  tokenSha256: Type.Optional(Type.String({ description: 'in hex' })),
+  hmslHash: Type.Optional(Type.String({ description: "GitGuardian's hash of a token that is none of ours" })),
+  keyId: Type.Optional(Type.String()),
+  credentialId: Type.Optional(CredentialIdSchema),
+  response: Type.Optional(Type.Enum([...LEAK_RESPONSES])),
+  rotationId: Type.Optional(RotationIdSchema),
+  containedAt: Type.Optional(Timestamp),
+  closedAt: Type.Optional(Timestamp),
+}
+export const LeakSummary = Type.Object(leak)
+
+const source = {
+  source: Type.String(),
+  url: Type.String(),
+  reporter: Type.String({ description: 'through whom it came' }),
+  foundAt: Type.Optional(Timestamp),
+  firstAt: Timestamp,
+  times: Type.Integer(),
+}
+export const LeakBody = Type.Object({ ...leak, sources: Type.Array(Type.Object({ ...source, lastAt: Timestamp })) })
+
+const UsedFrom = Type.Object({ address: Type.String(), userAgent: Type.String(), count: Type.Integer(), lastAt: Timestamp })
+
+export const IncidentBody = Type.Object({
+  leakId: LeakIdSchema,
+  status: Type.Enum([...LEAK_STATUSES]),
+  matched: Type.Enum([...LEAK_MATCHES]),
+  reportedAt: Timestamp,
+  response: Type.Optional(Type.Enum([...LEAK_RESPONSES])),
+  containedAt: Type.Optional(Timestamp),
+  closedAt: Type.Optional(Timestamp),
+  key: Type.Optional(Type.Object({ keyId: Type.String(), version: Type.Integer(), state: Type.Enum([...KEY_STATES]) })),
+  credential: Type.Optional(
+    Type.Object({
+      credentialId: CredentialIdSchema,
+      name: Type.String(),
+      environment: EnvironmentSchema,
+      scopes: Type.Array(Type.String()),
+    }),
+  ),
+  client: Type.Optional(Type.Object({ clientId: ClientIdSchema, name: Type.String() })),
+  rotationId: Type.Optional(RotationIdSchema),
+  newKey: Type.Optional(Type.Object({ keyId: Type.String(), version: Type.Integer(), firstUsedAt: Type.Optional(Timestamp) })),
+  sources: Type.Array(Type.Object(source)),
+  timeline: Type.Array(Type.Object({ at: Timestamp, what: Type.String() })),
+  told: Type.Array(Type.Object({ at: Timestamp, message: Type.String(), to: Type.Array(Type.String()) })),
+  refusals: Type.Array(Type.Object({ gatewayId: Type.String(), refusedAt: Timestamp, ms: Type.Number() })),
+  unconfirmed: Type.Array(Type.String()),
+  usage: Type.Optional(
+    Type.Object({
+      requests: Type.Integer({ description: 'served since the report' }),
+      refused: Type.Integer(),
+      lastAcceptedAt: Type.Optional(Timestamp),
+      knownThrough: Type.Optional(Timestamp),
+      newSources: Type.Array(UsedFrom, { description: 'not seen with this key before' }),
+      knownSources: Type.Array(UsedFrom),
+      sourcesComplete: Type.Boolean(),
+    }),
+  ),
 })

@@ -10,6 +10,8 @@ import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './conne
 import { credentialRoutes } from './credentials.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
+import { leakReportRoutes } from './leak-reports.ts'
+import { leakRoutes } from './leaks.ts'
 import { metricsRoutes } from './metrics.ts'
 import { requireOperator } from './operator.ts'
 import { orderRoutes } from './orders.ts'
@@ -61,6 +63,10 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     claimRoutes(open, deps)
     done()
   })
+  api.register((reporting, _options, done) => {
+    leakReportRoutes(reporting, deps)
+    done()
+  })
   api.register((operated, _options, done) => {
     operated.decorateRequest('operator', undefined)
     operated.addHook('onRequest', requireOperator(deps.config.operatorToken))
@@ -73,6 +79,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     gatewayRoutes(operated, deps)
     policyRoutes(operated, deps)
     unusedRoutes(operated, deps)
+    leakRoutes(operated, deps)
     auditRoutes(operated, deps)
     done()
   })
@@ -116,6 +123,7 @@ const OPENAPI = {
   components: {
     securitySchemes: {
       operator: { type: 'http' as const, scheme: 'bearer', description: 'the operator token' },
+      reporter: { type: 'http' as const, scheme: 'bearer', description: 'a token that can report leaks and do nothing else' },
       oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
     },
   },

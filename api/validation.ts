@@ -4,8 +4,8 @@
  */
 import { explain, type SchemaError } from '@keyturn/contract'
 import type { FastifySchemaCompiler } from 'fastify'
-import type { TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
+import type { Static, TSchema } from 'typebox'
+import { Compile, type Validator } from 'typebox/compile'
 import { type FieldError, ValidationError } from './problems.ts'
 import { withoutKeys } from './stray-keys.ts'
 
@@ -42,17 +42,34 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
   return (given: unknown) => {
     const value = httpPart === 'querystring' ? withNumbers(schema, given as Readonly<Record<string, unknown>>) : given
     if (validator.Check(value)) return { value }
-    const found: FieldError[] = []
-    for (const error of validator.Errors(value) as SchemaError[]) {
-      // Missing fields of something that is not an object at all are no news.
-      if (error.keyword === 'required' && (value === undefined || value === null || typeof value !== 'object')) continue
-      for (const flaw of explain(error).map(withoutKeysIn)) {
-        // What is too long does not fit its pattern either: one line per field says enough.
-        if (found.some(({ path }) => path === flaw.path)) continue
-        const meaning = error.keyword === 'pattern' || error.keyword === 'format' ? described(schema, flaw.path) : undefined
-        found.push(meaning === undefined ? flaw : { path: flaw.path, message: `does not look right; expected ${meaning}` })
-      }
-    }
-    return { error: new ValidationError(found.slice(0, MAX_ERRORS)) }
+    return { error: flawsOf(schema, validator, value) }
   }
+}
+
+const compiled = new WeakMap<TSchema, Validator>()
+
+/**
+ * The same for a body that a route reads by itself.
+ * @throws ValidationError
+ */
+export function check<T extends TSchema>(schema: T, value: unknown): Static<T> {
+  const validator = compiled.get(schema) ?? Compile(schema)
+  compiled.set(schema, validator)
+  if (!validator.Check(value)) throw flawsOf(schema, validator, value)
+  return value as Static<T>
+}
+
+function flawsOf(schema: TSchema, validator: Validator, value: unknown): ValidationError {
+  const found: FieldError[] = []
+  for (const error of validator.Errors(value) as SchemaError[]) {
+    // Missing fields of something that is not an object at all are no news.
+    if (error.keyword === 'required' && (value === undefined || value === null || typeof value !== 'object')) continue
+    for (const flaw of explain(error).map(withoutKeysIn)) {
+      // What is too long does not fit its pattern either: one line per field says enough.
+      if (found.some(({ path }) => path === flaw.path)) continue
+      const meaning = error.keyword === 'pattern' || error.keyword === 'format' ? described(schema, flaw.path) : undefined
+      found.push(meaning === undefined ? flaw : { path: flaw.path, message: `does not look right; expected ${meaning}` })
+    }
+  }
+  return new ValidationError(found.slice(0, MAX_ERRORS))
 }

@@ -41,3 +41,41 @@ export interface RotationAnswer extends RotationSummary {
   readonly receipts: readonly Receipt[]
   readonly unconfirmed: readonly string[]
 }
+
+export interface LeakSummary {
+  readonly leakId: string
+  readonly status: string
+  readonly matched: string
+  readonly response?: string
+  readonly credentialId?: string
+  readonly reportedAt: string
+  readonly sightings: number
+}
+
+interface UsedFrom {
+  readonly address: string
+  readonly userAgent: string
+  readonly count: number
+  readonly lastAt: string
+}
+
+export interface IncidentAnswer {
+  readonly leakId: string
+  readonly status: string
+  readonly matched: string
+  readonly response?: string
+  readonly rotationId?: string
+  readonly key?: { readonly keyId: string; readonly version: number; readonly state: KeyState }
+  readonly newKey?: { readonly keyId: string; readonly version: number; readonly firstUsedAt?: string }
+  readonly credential?: { readonly credentialId: string; readonly name: string; readonly environment: string }
+  readonly client?: { readonly clientId: string; readonly name: string }
+  readonly timeline: readonly { readonly at: string; readonly what: string }[]
+  readonly refusals: readonly { readonly gatewayId: string }[]
+  readonly unconfirmed: readonly string[]
+  readonly usage?: {
+    readonly requests: number
+    readonly refused: number
+    readonly newSources: readonly UsedFrom[]
+    readonly knownSources: readonly UsedFrom[]
+  }
+}

@@ -5,6 +5,7 @@ import { clientCommands } from './clients.ts'
 import { command, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
 import { gatewayCommands } from './gateways.ts'
+import { leakCommands } from './leaks.ts'
 import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
 import { republishCommand } from './republish.ts'
@@ -19,6 +20,7 @@ export const everyCommand = (): Command[] => [
   statusCommand(),
   ...orderCommands(),
   policyCommands(),
+  leakCommands(),
   scanCommand(),
   gatewayCommands(),
   auditCommands(),

@@ -11,6 +11,8 @@ export interface Api {
   post<T>(path: string, body: object): Promise<T>
   put<T>(path: string, body: object): Promise<T>
   delete<T>(path: string): Promise<T>
+  /** An answer that is not JSON. */
+  text(path: string): Promise<string>
   /** An open stream of server-sent events; undefined when there is nothing more to come (204). */
   stream(path: string, lastEventId: string | undefined, signal?: AbortSignal): Promise<ReadableStream<Uint8Array> | undefined>
 }
@@ -49,6 +51,9 @@ export function createApi({ api, token }: Settings): Api {
     },
     delete<T>(path: string) {
       return json<T>(path, { method: 'DELETE' })
+    },
+    async text(path) {
+      return (await send(path, { signal: AbortSignal.timeout(TIMEOUT_MS) })).text()
     },
     async stream(path, lastEventId, signal) {
       const headers = { accept: 'text/event-stream', ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) }

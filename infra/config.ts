@@ -3,7 +3,15 @@
  * variable. The gateway, a package of its own, has its own.
  */
 import { readFileSync } from 'node:fs'
-import { BRAND_PATTERN, DEFAULT_BRAND, DURATION_PATTERN, parseDuration, type TopicNames, topicNames } from '@keyturn/contract'
+import {
+  BRAND_PATTERN,
+  DEFAULT_BRAND,
+  DURATION_PATTERN,
+  parseDuration,
+  ScopePattern,
+  type TopicNames,
+  topicNames,
+} from '@keyturn/contract'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 
@@ -34,6 +42,29 @@ export const VARIABLES = Type.Object({
   KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_OPERATOR_TOKEN: Type.Optional(Type.String({ description: "the operators' bearer token, 16 characters or more" })),
   KEYTURN_OPERATOR_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_REPORTER_TOKEN: Type.Optional(
+    Type.String({ description: 'a bearer token that can report leaks and do nothing else, 16 characters or more' }),
+  ),
+  KEYTURN_REPORTER_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_GITHUB_KEYS: Type.Optional(
+    Type.String({
+      pattern: '^(https://[^\\s]+|http://(127[.]0[.]0[.]1|localhost|\\[::1\\])[:/][^\\s]*|(?!https?:)[^\\s][^]*)$',
+      description:
+        "a file, or an https URL, with GitHub's public keys for secret scanning; without it GitHub's reports are not taken",
+    }),
+  ),
+  KEYTURN_GITGUARDIAN_TOKEN: Type.Optional(
+    Type.String({ description: "the signature token of GitGuardian's custom webhook; without it its reports are not taken" }),
+  ),
+  KEYTURN_GITGUARDIAN_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_LEAK_AT_ONCE: Type.Optional(
+    Type.String({
+      description: 'scope patterns with commas: a leaked key that can do any of this is compromised at once; trade:*,withdraw:*',
+    }),
+  ),
+  KEYTURN_LEAK_OVERLAP: Type.Optional(
+    Type.String({ pattern: DURATION_PATTERN, description: 'how long any other leaked key goes on beside its successor; 60m' }),
+  ),
   KEYTURN_LISTEN: Type.Optional(
     Type.String({
       pattern: HOST_PORT,
@@ -63,6 +94,16 @@ export const VARIABLES = Type.Object({
   ),
 })
 type Variable = keyof Type.Static<typeof VARIABLES>
+type Secret = 'KEYTURN_KEK' | 'KEYTURN_OPERATOR_TOKEN' | 'KEYTURN_REPORTER_TOKEN' | 'KEYTURN_GITGUARDIAN_TOKEN'
+
+export interface LeakConfig {
+  readonly reporterToken?: string
+  readonly githubKeys?: string
+  readonly gitguardianToken?: string
+  /** Scope patterns: a leaked key that can do any of this is compromised at once. */
+  readonly atOnce: readonly string[]
+  readonly overlapMs: number
+}
 
 interface Sections {
   postgres: { readonly postgresUrl: string }
@@ -70,11 +111,12 @@ interface Sections {
   temporal: { readonly temporalAddress: string }
   kek: { readonly kek: Buffer }
   operator: { readonly operatorToken: string }
+  leaks: { readonly leaks: LeakConfig }
   /** `publicUrl` has no slash at its end. */
   listen: { readonly listen: { readonly host: string; readonly port: number }; readonly publicUrl: string }
 }
 export type ConfigSection = keyof Sections
-export const CONFIG_SECTIONS: readonly ConfigSection[] = ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'listen']
+export const CONFIG_SECTIONS: readonly ConfigSection[] = ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen']
 
 interface CommonConfig {
   readonly temporalNamespace: string
@@ -102,6 +144,9 @@ export class ConfigError extends Error {
 }
 
 const VALIDATOR = Compile(VARIABLES)
+const SCOPE = new RegExp(ScopePattern)
+const DEFAULT_LEAK_AT_ONCE = 'trade:*,withdraw:*'
+const DEFAULT_LEAK_OVERLAP = '60m'
 
 const expected = (name: Variable): string =>
   (VARIABLES.properties[name] as { description?: string }).description ?? 'something else'
@@ -137,9 +182,10 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     }
     return value ?? ''
   }
-  const secret = (name: 'KEYTURN_KEK' | 'KEYTURN_OPERATOR_TOKEN'): string => {
+  const secret = (name: Secret): string => optionalSecret(name) ?? required(name)
+  const optionalSecret = (name: Secret): string | undefined => {
     const file = set[`${name}_FILE`]
-    if (file === undefined) return required(name)
+    if (file === undefined) return set[name]
     if (set[name] !== undefined) flaws.push(`${name} and ${name}_FILE: both are set; keep one`)
     try {
       return readFileSync(file, 'utf8').trim()
@@ -147,6 +193,9 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
       flaws.push(`${name}_FILE: can not be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
       return ''
     }
+  }
+  const checkBearer = (name: Variable, token: string): void => {
+    if (!/^[\x21-\x7e]{16,}$/.test(token)) flaws.push(`${name}: too short; take 16 or more random characters without spaces`)
   }
   const read: { readonly [S in ConfigSection]: () => Sections[S] } = {
     postgres: () => ({ postgresUrl: required('KEYTURN_POSTGRES_URL') }),
@@ -160,10 +209,24 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     },
     operator: () => {
       const operatorToken = secret('KEYTURN_OPERATOR_TOKEN')
-      if (operatorToken !== '' && !/^[\x21-\x7e]{16,}$/.test(operatorToken)) {
-        flaws.push('KEYTURN_OPERATOR_TOKEN: too short; take 16 or more random characters without spaces')
-      }
+      if (operatorToken !== '') checkBearer('KEYTURN_OPERATOR_TOKEN', operatorToken)
       return { operatorToken }
+    },
+    leaks: () => {
+      const reporterToken = optionalSecret('KEYTURN_REPORTER_TOKEN')
+      const gitguardianToken = optionalSecret('KEYTURN_GITGUARDIAN_TOKEN')
+      if (reporterToken !== undefined) checkBearer('KEYTURN_REPORTER_TOKEN', reporterToken)
+      const atOnce = (set.KEYTURN_LEAK_AT_ONCE ?? DEFAULT_LEAK_AT_ONCE).split(',').map((pattern) => pattern.trim())
+      if (!atOnce.every((pattern) => pattern === '*' || SCOPE.test(pattern)))
+        flaws.push(`KEYTURN_LEAK_AT_ONCE: not usable; expected ${expected('KEYTURN_LEAK_AT_ONCE')}`)
+      const leaks: LeakConfig = {
+        atOnce,
+        overlapMs: parseDuration(set.KEYTURN_LEAK_OVERLAP ?? DEFAULT_LEAK_OVERLAP),
+        ...(reporterToken === undefined ? {} : { reporterToken }),
+        ...(gitguardianToken === undefined ? {} : { gitguardianToken }),
+        ...(set.KEYTURN_GITHUB_KEYS === undefined ? {} : { githubKeys: set.KEYTURN_GITHUB_KEYS }),
+      }
+      return { leaks }
     },
     listen: () => readListen(set, flaws),
   }

@@ -7,6 +7,8 @@ const SECRET_FIELDS = [
   'authorization',
   'token',
   'operatorToken',
+  'reporterToken',
+  'gitguardianToken',
   'secret',
   'claim',
   'claimUrl',

@@ -78,7 +78,9 @@ export async function redeemSuccessor(
   return db.tx(async (tx) => {
     const old = await first<{ credential_id: CredentialId; state: string; allowed: boolean | null }>(
       tx,
-      `select k.credential_id, k.state, (r.policy ->> 'successorByOldKey')::boolean as allowed
+      // Whoever shows a key that has leaked need not be its client. Index leaks_by_key.
+      `select k.credential_id, k.state,
+         (r.policy ->> 'successorByOldKey')::boolean and not exists (select from leaks l where l.key_id = k.key_id) as allowed
        from keys k left join rotations r on r.credential_id = k.credential_id and r.ended_at is null
        where k.verifier_sha256 = $1 for share of k`,
       [tokenSha256],

@@ -18,6 +18,7 @@ import { appendAudit } from './audit.ts'
 import { claimCodeSha256 } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError, SQL_STATES, sqlState } from './errors.ts'
+import { hmslHash } from './hmsl.ts'
 import type { Sealer } from './sealing.ts'
 
 /** Which of a credential's keys it is: the one the client holds, the one that replaces it, or neither any more. */
@@ -152,6 +153,8 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
   const notBefore = new Date(input.at.getTime() - CLOCK_SKEW_MS)
   const token = newToken({ brand: input.brand, environment: input.environment, keyId })
   const verifier: Verifier = { kind: 'bearer', sha256: tokenSha256(token) }
+  // Before the audit log's head is locked.
+  const hmsl = await hmslHash(token)
   await appendAudit(tx, {
     at: input.at,
     actor: input.actor,
@@ -162,14 +165,15 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
     ...(input.rotationId === undefined ? {} : { rotationId: input.rotationId }),
   })
   await tx.query(
-    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, expires_at, rotation_id, created_at)
-     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9)`,
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, hmsl_hash, not_before, expires_at, rotation_id, created_at)
+     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9, $10)`,
     [
       keyId,
       input.credentialId,
       input.version,
       input.standing,
       JSON.stringify(verifier),
+      hmsl,
       notBefore,
       input.expiresAt,
       input.rotationId,

@@ -184,25 +184,60 @@ export async function compromiseKey(
   db: Database,
   input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
 ): Promise<{ revision: number }> {
-  return db.tx(async (tx) => {
-    const rotation = input.rotationId === undefined ? undefined : await lockRotation(tx, input.rotationId)
-    const row = await lockKey(tx, input.keyId)
-    if (row.state === 'compromised') return { revision: row.revision }
-    await setStanding(tx, row.keyId, 'retired')
-    if (row.standing === 'current') {
-      // Index keys_successor.
-      const [successor] = await selectKeysIn(
-        tx,
-        `where k.credential_id = $1 and k.standing = 'successor' for no key update of k`,
-        [row.credentialId],
-      )
-      if (successor !== undefined) await setStanding(tx, successor.keyId, 'current')
-    }
-    await destroyClaimOf(tx, row.keyId, input.at)
-    // A leak does not wait for a rotation that is over.
-    if (rotation?.ended_at === null) await note(tx, input, rotation.rotation_id)
-    return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input) }
-  })
+  return db.tx((tx) => compromiseKeyIn(tx, input))
+}
+
+export async function compromiseKeyIn(
+  tx: Tx,
+  input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
+): Promise<{ revision: number }> {
+  const rotation = input.rotationId === undefined ? undefined : await lockRotation(tx, input.rotationId)
+  const row = await lockKey(tx, input.keyId)
+  // A leak does not wait for a rotation that is over.
+  const noteStage = async () => (rotation?.ended_at === null ? note(tx, input, rotation.rotation_id) : undefined)
+  if (row.state === 'compromised') {
+    // Killed before its rotation came to it: the rotation's stage begins all the same.
+    await noteStage()
+    return { revision: row.revision }
+  }
+  await setStanding(tx, row.keyId, 'retired')
+  if (row.standing === 'current') {
+    // Index keys_successor.
+    const [successor] = await selectKeysIn(tx, `where k.credential_id = $1 and k.standing = 'successor' for no key update of k`, [
+      row.credentialId,
+    ])
+    if (successor !== undefined) await setStanding(tx, successor.keyId, 'current')
+  }
+  await destroyClaimOf(tx, row.keyId, input.at)
+  await noteStage()
+  return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input) }
+}
+
+/**
+ * Makes the new key of a running rotation compromised. The rotation has none then, and may issue another; the old key, when it
+ * was switched off already and is sound, is the current one again, so that the client is not left with nothing.
+ * @returns whether the old key was switched on again
+ */
+export async function killNewKey(
+  db: Database,
+  input: { keyId: KeyId; rotationId: RotationId; at: Date; actor: string; reason: string },
+): Promise<{ reinstated: boolean }> {
+  return db.tx((tx) => killNewKeyIn(tx, input))
+}
+
+export async function killNewKeyIn(
+  tx: Tx,
+  input: { keyId: KeyId; rotationId: RotationId; at: Date; actor: string; reason: string },
+): Promise<{ reinstated: boolean }> {
+  const rotation = await lockRotation(tx, input.rotationId)
+  const oldKey = rotation.old_key_id === null ? undefined : await lockKey(tx, rotation.old_key_id)
+  await compromiseKeyIn(tx, { keyId: input.keyId, at: input.at, actor: input.actor, reason: input.reason })
+  if (rotation.ended_at !== null || rotation.new_key_id !== input.keyId) return { reinstated: false }
+  await tx.query('update rotations set new_key_id = null where rotation_id = $1', [input.rotationId])
+  if (oldKey?.state !== 'deactivated') return { reinstated: false }
+  await changeKey(tx, oldKey, { event: 'keyturn.key.reinstated', state: 'active' }, input)
+  await setStanding(tx, oldKey.keyId, 'current')
+  return { reinstated: true }
 }
 
 async function note(tx: Tx, input: ChangedBy & WithStage, rotationId: RotationId): Promise<void> {

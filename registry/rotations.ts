@@ -4,6 +4,8 @@ import type {
   Environment,
   HeldFor,
   KeyId,
+  LeakId,
+  LeakOrder,
   Receipt,
   RotationId,
   RotationPolicy,
@@ -108,7 +110,8 @@ export function refuseEnded(rotation: SqlRotation): void {
 }
 
 /**
- * Opens a rotation of a credential's current key; a second call with the same id answers with what there is.
+ * Opens a rotation of a credential's current key; a second call with the same id answers with what there is. An emergency and a
+ * leak find the key dead already where it was killed first: they open with the last key that the credential had.
  * @throws RegistryError unknown-credential, illegal-transition when there is no key to rotate, wrong-stage while another
  *   rotation of the credential is open (G6)
  */
@@ -121,6 +124,7 @@ export async function openRotation(
     reason: string
     policy: RotationPolicy
     scheduled?: ScheduledAs
+    leak?: LeakOrder
     at: Date
     actor: string
   },
@@ -133,15 +137,20 @@ export async function openRotation(
     const other = await first<{ rotation_id: RotationId }>(tx, OPEN_ROTATION, [input.credentialId])
     if (other !== undefined)
       throw new RegistryError('wrong-stage', `credential ${input.credentialId} is in rotation ${other.rotation_id} already`)
-    const credential = await first<{ client_id: ClientId; environment: Environment; key_id: KeyId | null }>(
+    const credential = await first<{ client_id: ClientId; environment: Environment }>(
       tx,
-      `select c.client_id, c.environment, k.key_id from credentials c left join keys k on k.credential_id = c.credential_id and k.standing = 'current'
-       where c.credential_id = $1`,
+      'select client_id, environment from credentials where credential_id = $1',
       [input.credentialId],
     )
     if (credential === undefined) throw new RegistryError('unknown-credential', `there is no credential ${input.credentialId}`)
-    if (credential.key_id === null)
+    const oldKeyId = await keyToRotate(tx, input.credentialId, input.trigger)
+    if (oldKeyId === undefined)
       throw new RegistryError('illegal-transition', `credential ${input.credentialId} has no key to rotate`)
+    if (input.leak !== undefined && input.leak.keyId !== oldKeyId)
+      throw new RegistryError(
+        'illegal-transition',
+        `key ${input.leak.keyId} has been replaced already: there is nothing to rotate`,
+      )
     const row = await first<SqlRotation>(
       tx,
       `insert into rotations (rotation_id, credential_id, client_id, trigger, reason, policy, old_key_id, opened_at, policy_name, cycle, wave)
@@ -153,7 +162,7 @@ export async function openRotation(
         input.trigger,
         input.reason,
         JSON.stringify(input.policy),
-        credential.key_id,
+        oldKeyId,
         input.at,
         input.policy.name,
         input.scheduled?.cycle,
@@ -161,15 +170,35 @@ export async function openRotation(
       ],
     )
     if (row === undefined) throw new Error('insert returned no row')
+    if (input.leak !== undefined) await linkLeak(tx, input.leak.leakId, input.rotationId)
     await noteStage(tx, { ...input, stage: 'requested' })
     return toSummary({ ...row, environment: credential.environment })
   })
 }
 
-/** Marks a running rotation as an emergency. */
+/** Indexes keys_current, keys_credential_id_version_key. */
+async function keyToRotate(tx: Tx, credentialId: CredentialId, trigger: Trigger): Promise<KeyId | undefined> {
+  const keys = (
+    await tx.query<{ key_id: KeyId; standing: string; state: string }>(
+      'select key_id, standing, state from keys where credential_id = $1 order by version desc',
+      [credentialId],
+    )
+  ).rows
+  const current = keys.find(({ standing }) => standing === 'current')
+  if (current !== undefined) return current.key_id
+  const killsFirst = trigger === 'emergency' || trigger === 'leak'
+  return killsFirst ? keys.find(({ state }) => state === 'compromised')?.key_id : undefined
+}
+
+/** Which rotation answers a leak. Primary key. */
+export async function linkLeak(tx: Tx, leakId: LeakId, rotationId: RotationId): Promise<void> {
+  await tx.query('update leaks set rotation_id = $2 where leak_id = $1', [leakId, rotationId])
+}
+
+/** Marks a running rotation as one that kills its old key first. */
 export async function takeOverRotation(
   db: Database,
-  input: { rotationId: RotationId; trigger: 'emergency'; reason: string; at: Date; actor: string },
+  input: { rotationId: RotationId; trigger: 'emergency' | 'leak'; reason: string; at: Date; actor: string },
 ): Promise<void> {
   await db.tx(async (tx) => {
     const rotation = await lockRotation(tx, input.rotationId)
@@ -182,7 +211,7 @@ export async function takeOverRotation(
       action: 'rotation.taken-over',
       subject: input.rotationId,
       rotationId: input.rotationId,
-      detail: { reason: input.reason },
+      detail: { reason: input.reason, trigger: input.trigger },
     })
     await tell(tx, input.rotationId)
   })
@@ -198,6 +227,8 @@ export interface StageNote {
 }
 
 export interface EnterStage extends StageNote {
+  /** What started it; noted with the first stage. */
+  readonly trigger?: Trigger
   readonly rotationId: RotationId
   readonly at: Date
   readonly actor: string
@@ -214,7 +245,8 @@ const inTransaction = (sql: Database | Tx): sql is Tx => !('tx' in sql)
 export async function enterStage(sql: Database | Tx, input: EnterStage): Promise<void> {
   if (!inTransaction(sql)) return sql.tx((tx) => enterStage(tx, input))
   const rotation = await lockRotation(sql, input.rotationId)
-  if (rotation.stage === input.stage && rotation.held_for === (input.heldFor ?? null)) return
+  if (rotation.stage === input.stage && rotation.held_for === (input.heldFor ?? null))
+    return moveDeadline(sql, rotation, input.deadline)
   refuseEnded(rotation)
   const last = await first<{ at: Date }>(sql, 'select at from rotation_stages where rotation_id = $1 order by seq desc limit 1', [
     input.rotationId,
@@ -235,6 +267,12 @@ export async function enterStage(sql: Database | Tx, input: EnterStage): Promise
   await noteStage(sql, input)
 }
 
+/** The window of a stage that has begun already is another one now: a leak has shortened it. */
+async function moveDeadline(tx: Tx, rotation: SqlRotation, deadline: Date | undefined): Promise<void> {
+  if (deadline === undefined || rotation.deadline?.getTime() === deadline.getTime()) return
+  await tx.query('update rotations set deadline = $2 where rotation_id = $1', [rotation.rotation_id, deadline])
+}
+
 async function noteStage(tx: Tx, input: EnterStage): Promise<void> {
   await tx.query(
     `insert into rotation_stages (rotation_id, seq, stage, at, reason)
@@ -248,6 +286,7 @@ async function noteStage(tx: Tx, input: EnterStage): Promise<void> {
     subject: input.rotationId,
     rotationId: input.rotationId,
     detail: {
+      ...(input.trigger === undefined ? {} : { trigger: input.trigger }),
       ...(input.reason === undefined ? {} : { reason: input.reason }),
       ...(input.heldFor === undefined ? {} : { heldFor: input.heldFor }),
       ...(input.unconfirmed === undefined || input.unconfirmed.length === 0 ? {} : { unconfirmed: input.unconfirmed }),

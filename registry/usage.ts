@@ -12,7 +12,7 @@ import type {
 import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 
-const SOURCES_KEPT = 20
+export const SOURCES_KEPT = 20
 const STRAGGLERS_SHOWN = 20
 
 /** Up to where each partition of the usage topic has been counted: the offset that comes next. */

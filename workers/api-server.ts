@@ -4,6 +4,8 @@ import { Client, Connection } from '@temporalio/client'
 import { createAlerts } from '../activities/alerts.ts'
 import { createKafka } from '../activities/kafka.ts'
 import { createPropagation } from '../activities/propagation.ts'
+import { createGithubKeys } from '../api/github-keys.ts'
+import { given } from '../api/routes.ts'
 import { createApi } from '../api/server.ts'
 import type { Config } from '../infra/config.ts'
 import type { Log } from '../infra/log.ts'
@@ -11,6 +13,7 @@ import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { createSealer } from '../registry/sealing.ts'
+import { createLeakResponses } from './leak-responses.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 
 export interface RunningApi extends RunningProcess {
@@ -34,22 +37,31 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
   const admin = kafka.admin()
   await admin.connect()
   const connection = await Connection.connect({ address: config.temporalAddress })
+  const temporal = new Client({ connection, namespace: config.temporalNamespace })
+  const { taskQueue, leaks } = config
+  const responses = createLeakResponses({ temporal, taskQueue, db, propagation, leakSettings: leaks, clock, log })
   let url = ''
   const api = await createApi({
     db,
     sealer: createSealer(config.kek),
-    temporal: new Client({ connection, namespace: config.temporalNamespace }),
+    temporal,
     propagation,
     alert: (alert) => alerts.raiseInTheEnd(alert),
+    respond: responses.respond,
     pingKafka: async () => void (await admin.describeCluster()),
     clock,
     log,
     config: {
       brand: config.brand,
       operatorToken: config.operatorToken,
+      leaks: {
+        ...given('reporterToken', leaks.reporterToken),
+        ...given('gitguardianToken', leaks.gitguardianToken),
+        ...given('githubKeys', leaks.githubKeys === undefined ? undefined : createGithubKeys(leaks.githubKeys, { log })),
+      },
       // With port 0 the address is known only once we listen.
       publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
-      taskQueue: config.taskQueue,
+      taskQueue,
     },
   })
   await api.listen({ ...config.listen, listenTextResolver: (address) => `listening at ${address}` })
@@ -61,6 +73,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
       const late = setTimeout(() => api.server.closeAllConnections(), drainMs)
       await api.close()
       clearTimeout(late)
+      await responses.stop()
       await Promise.allSettled([propagation.stop(), alerts.stop(), admin.disconnect(), connection.close()])
       await db.close()
     },
@@ -68,5 +81,5 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
 }
 
 if (isProgram(import.meta.url)) {
-  await runProcess('api-server', ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'listen'], startApiServer)
+  await runProcess('api-server', ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen'], startApiServer)
 }

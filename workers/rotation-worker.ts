@@ -21,7 +21,7 @@ import { startPolicySchedules } from './policy-schedules.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 import { routeTemporalLog } from './temporal-log.ts'
 
-export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'listen'>
+export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'leaks' | 'listen'>
 
 /** How the worker of rotations polls. The bench's peer polls the same way. */
 export const ROTATIONS = {
@@ -48,11 +48,13 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source })
   const alerts = createAlerts(kafka, config.topics, source)
   const sealer = createSealer(config.kek)
-  const activities = createActivities({ db, sealer, brand: config.brand, publicUrl: config.publicUrl, propagation, alerts })
+  const { brand, publicUrl, leaks: leakSettings } = config
+  const activities = createActivities({ db, sealer, brand, publicUrl, propagation, alerts, leakSettings })
   await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
   const connection = await NativeConnection.connect({ address: config.temporalAddress })
   const common = { connection, namespace: config.temporalNamespace, shutdownGraceTime: '10s', shutdownForceTime: '15s' } as const
 
+  const { awaitReceipt, awaitLeakReceipt, closeLeak } = activities
   const rotations = await Worker.create({
     ...common,
     ...workflowCode(config.workflowBundle),
@@ -63,7 +65,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const receipts = await Worker.create({
     ...common,
     taskQueue: receiptsTaskQueue(config.taskQueue),
-    activities: { awaitReceipt: activities.awaitReceipt },
+    activities: { awaitReceipt, awaitLeakReceipt, closeLeak },
     maxConcurrentActivityTaskExecutions: 5_000,
   })
   const sweeping = startSweeping(db, propagation, log)
@@ -102,5 +104,5 @@ function workflowCode(bundle: string | undefined): Pick<WorkerOptions, 'workflow
 }
 
 if (isProgram(import.meta.url)) {
-  await runProcess('rotation-worker', ['postgres', 'kafka', 'temporal', 'kek', 'listen'], startRotationWorker)
+  await runProcess('rotation-worker', ['postgres', 'kafka', 'temporal', 'kek', 'leaks', 'listen'], startRotationWorker)
 }

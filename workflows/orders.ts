@@ -1,5 +1,5 @@
 /** What people and the collector say to a running rotation: updates (validated), one signal, one query. */
-import type { RotationId } from '@keyturn/contract'
+import type { LeakOrder, RotationId } from '@keyturn/contract'
 import {
   type EvidenceFact,
   isTerminal,
@@ -25,6 +25,7 @@ import type { Rotation } from './rotation.ts'
 
 export const triggerUpdate = defineUpdate<TriggerAnswer, [RotationRequest]>('trigger')
 export const evidenceSignal = defineSignal<[EvidenceFact, RotationId]>('evidence')
+export const leakSignal = defineSignal<[LeakOrder]>('leak')
 export const progressQuery = defineQuery<RotationProgress>('progress')
 
 export function listen(rotation: Rotation): void {
@@ -33,6 +34,7 @@ export function listen(rotation: Rotation): void {
     // One that was meant for the rotation before this one, and comes late, says nothing of this one's keys.
     if (rotation.requested && rotationId === rotation.request.rotationId) rotation.learn(fact)
   })
+  setHandler(leakSignal, (leak) => rotation.leaks.hear(leak))
   setHandler(triggerUpdate, (request) => CancellationScope.nonCancellable(() => trigger(rotation, request)), {
     validator: (_: RotationRequest) => refuseWhenEnding(rotation),
   })
@@ -84,6 +86,7 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
   hold: {
     refusal: (rotation) => {
       if (rotation.emergency) return 'an emergency is not held'
+      if (leaked(rotation)) return 'the old key has leaked: its end is not held'
       if (rotation.stage === 'held') return `the rotation is held already${heldText(rotation)}`
       return tooLate(rotation, 'only a rotation that has not begun to deactivate can be held')
     },
@@ -102,6 +105,7 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
   extend: {
     refusal: (rotation) => {
       if (rotation.emergency) return 'an emergency has no overlap window'
+      if (leaked(rotation)) return 'the old key has leaked: its end does not move'
       if (rotation.deadline === undefined) return 'the overlap window has not begun: there is nothing to extend'
       return tooLate(rotation, 'only an overlap window that is open can be extended') ?? blocked(rotation)
     },
@@ -133,6 +137,7 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
   rollBack: {
     refusal: (rotation) => {
       if (rotation.emergency) return 'the old key is compromised and never comes back: the rotation rolls forward'
+      if (leaked(rotation)) return 'the old key has leaked and does not come back: the rotation rolls forward'
       if (rotation.goingBack) return 'the rotation is rolling back already'
       return undefined
     },
@@ -143,6 +148,8 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
     effect: (rotation, { reason, actor }) => rotation.takeOver(reason, actor),
   },
 }
+
+const leaked = ({ leaks }: Rotation): boolean => leaks.oldKeyDiesAt !== undefined
 
 /** Once the old key goes, or the rotation goes back, there is no overlap any more that an order could be about. */
 function tooLate(rotation: Rotation, rule: string): string | undefined {

@@ -11,9 +11,18 @@ export const records = proxyActivities<
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
 })
 
+/** Changes of keys for a leak, and their publication. The retries are the outbox. */
+export const leaks = proxyActivities<Pick<Activities, 'containLeak'>>({
+  startToCloseTimeout: '30s',
+  retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '5s' },
+})
+
 /** Changes of keys: as above, in transactions that may wait for a lock. */
 export const keys = proxyActivities<
-  Pick<Activities, 'introduceKey' | 'deprecateKey' | 'deactivateKey' | 'reinstateKey' | 'retireNewKey' | 'compromiseKey'>
+  Pick<
+    Activities,
+    'introduceKey' | 'deprecateKey' | 'deactivateKey' | 'reinstateKey' | 'retireNewKey' | 'compromiseKey' | 'killNewKey'
+  >
 >({
   startToCloseTimeout: '15s',
   retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '5s' },
@@ -26,8 +35,8 @@ export const propagation = proxyActivities<Pick<Activities, 'propagate'>>({
   retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '2s' },
 })
 
-/** Waits for gateways that may stay away for weeks, on a task queue of their own: they must not take the places of the rest. */
-export const receipts = proxyActivities<Pick<Activities, 'awaitReceipt'>>({
+/** Waits for gateways, which may stay away for weeks, on a task queue of their own: they must not take the places of the rest. */
+export const receipts = proxyActivities<Pick<Activities, 'awaitReceipt' | 'awaitLeakReceipt' | 'closeLeak'>>({
   get taskQueue() {
     return receiptsTaskQueue(workflowInfo().taskQueue)
   },
@@ -37,7 +46,7 @@ export const receipts = proxyActivities<Pick<Activities, 'awaitReceipt'>>({
 })
 
 /** Telling the client: the other side may be down for a moment; a failure is raised as an alert and the rotation goes on. */
-export const notifications = proxyActivities<Pick<Activities, 'notifyClient'>>({
+export const notifications = proxyActivities<Pick<Activities, 'notifyClient' | 'notifyOfLeak'>>({
   startToCloseTimeout: '15s',
   scheduleToCloseTimeout: '5 minutes',
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },

@@ -8,6 +8,7 @@ import { waitForApproval } from './stages/approval.ts'
 import { finish, switchOff } from './stages/deactivate.ts'
 import { introduce } from './stages/introduce.ts'
 import { killFirst } from './stages/kill-first.ts'
+import { killNewKey } from './stages/kill-new-key.ts'
 import { monitor } from './stages/monitor.ts'
 import { notify } from './stages/notify.ts'
 import { rollBack } from './stages/roll-back.ts'
@@ -48,6 +49,7 @@ async function run(rotation: Rotation): Promise<RotationStage> {
     }
   }
   await condition(allHandlersFinished)
+  await rotation.leaks.tellEnd({ rotationId: rotation.request.rotationId, stage: rotation.stage })
   return rotation.stage
 }
 
@@ -60,6 +62,7 @@ async function open(rotation: Rotation): Promise<OpenedRotation> {
   } catch (error) {
     rotation.refused(error)
     await condition(allHandlersFinished)
+    await rotation.leaks.tellEnd({ rotationId: rotation.request.rotationId, stage: rotation.stage })
     throw error
   }
 }
@@ -71,7 +74,10 @@ async function open(rotation: Rotation): Promise<OpenedRotation> {
 async function replace(rotation: Rotation): Promise<void> {
   if (rotation.oldKeyIs !== 'off') {
     while (await waitForApproval(rotation, 'introducing'));
-    await notify(rotation, await introduce(rotation))
+    // A leak of the old key shortens a window that may be open already: the new key stays as it is.
+    const { leaks, newKeyEverywhere, newKey } = rotation
+    const given = leaks.oldKeyDiesAt !== undefined && newKeyEverywhere ? newKey : undefined
+    await notify(rotation, given ?? (await introduce(rotation)))
     let off = false
     while (!off) {
       const warrant = await monitor(rotation)
@@ -83,15 +89,28 @@ async function replace(rotation: Rotation): Promise<void> {
   await finish(rotation)
 }
 
+/** Where a rotation goes that was turned. A new key that has leaked dies before anything else. */
+function turned(rotation: Rotation): Course {
+  const { leaks } = rotation
+  // It leaked while it was being switched off: what is left is to make that final.
+  if (leaks.oldKeyDiesAt !== undefined && rotation.oldKeyIs === 'off' && !rotation.emergency) rotation.becomeEmergency('leak')
+  const course = COURSES[rotation.emergency ? 'emergency' : rotation.goingBack ? 'roll-back' : 'replace']
+  if (leaks.newKeyLeak === undefined) return course
+  return async () => {
+    await killNewKey(rotation)
+    await course(rotation)
+  }
+}
+
 /** What to do when a course was broken off: by a person, by the evidence, by cancellation, or by a step that failed for good. */
 async function nextCourse(rotation: Rotation, course: Course, error: unknown): Promise<Course> {
-  if (error instanceof TurnTaken) return COURSES[error.turn.course]
+  if (error instanceof TurnTaken) return turned(rotation)
   if (!(error instanceof ActivityFailure)) throw error
   try {
     await rotation.hold('failure', error.cause?.message ?? error.message)
     return course
   } catch (thrown) {
-    if (thrown instanceof TurnTaken) return COURSES[thrown.turn.course]
+    if (thrown instanceof TurnTaken) return turned(rotation)
     // The registry refuses even that: it does not know this rotation, or knows it as ended. Nothing is left to be done here.
     throw thrown
   }

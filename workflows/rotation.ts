@@ -16,6 +16,7 @@ import { ActivityFailure, ApplicationFailure, upsertSearchAttributes } from '@te
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
 import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
+import { RotationLeaks } from './rotation-leaks.ts'
 import { Turns } from './turns.ts'
 
 /** How long a receipt is waited for where the rotation goes on without it. */
@@ -39,6 +40,7 @@ interface Extension {
 export class Rotation {
   readonly credentialId: CredentialId
   readonly turns = new Turns()
+  readonly leaks = new RotationLeaks(this)
   stage: RotationStage = 'requested'
   trigger: Trigger = 'manual'
   deadline: number | undefined
@@ -49,6 +51,10 @@ export class Rotation {
   newKeyRetired = false
   /** `going` from the decision to switch it off until the registry has answered. */
   oldKeyIs: 'accepted' | 'going' | 'off' = 'accepted'
+  /** What took the rotation over, when something did. */
+  takenOver: 'emergency' | 'leak' | undefined
+  /** How long the overlap window is that was opened, or shortened, last. */
+  windowMs = 0
   warrant: Warrant | undefined
   /** A person's approval, where the policy asks for one. */
   approved: Warrant | undefined
@@ -99,8 +105,15 @@ export class Rotation {
     return this.stage === 'completed' || this.stage === 'rolled-back'
   }
 
+  /** The old key dies before anything else: an emergency, or a leak that says at once. */
   get emergency(): boolean {
-    return this.trigger === 'emergency'
+    return this.trigger === 'emergency' || this.takenOver !== undefined || this.opensAtOnce
+  }
+
+  /** A leak has opened it that says at once; as long as nothing is known to the contrary, of the old key. */
+  private get opensAtOnce(): boolean {
+    const leak = this.first?.leak
+    return leak?.atOnce === true && leak.keyId === (this.old?.keyId ?? leak.keyId)
   }
 
   get goingBack(): boolean {
@@ -118,6 +131,20 @@ export class Rotation {
     return { rotationId: this.request.rotationId, actor: this.turns.last?.actor ?? this.request.actor, at: Date.now() }
   }
 
+  get oldKeyId(): KeyId | undefined {
+    return this.old?.keyId
+  }
+
+  /** Of the new key, unless it has been given up. */
+  get newKeyId(): KeyId | undefined {
+    return this.newKeyRetired ? undefined : this.newKey?.keyId
+  }
+
+  /** Until when the new key's secret can be fetched. */
+  get claimUntil(): number {
+    return this.leaks.claimUntil(this.policy.overlapMs, this.request.leak)
+  }
+
   accept(request: RotationRequest): void {
     this.first = request
     this.trigger = request.trigger
@@ -127,8 +154,19 @@ export class Rotation {
   /** Takes what the registry says: of a fresh rotation, or of one that an earlier run has left. */
   opened({ rotationId, trigger, policy, oldKey, left }: OpenedRotation): void {
     this.old = oldKey
-    if (left === undefined) return
-    this.first = { ...this.request, rotationId, trigger, policy }
+    if (left !== undefined) this.goOn({ rotationId, trigger, policy }, left)
+    this.leaks.meetAll(this.request.leak)
+  }
+
+  /** A run that is gone has left the rotation like this. */
+  private goOn(
+    request: Pick<RotationRequest, 'rotationId' | 'trigger' | 'policy'>,
+    left: NonNullable<OpenedRotation['left']>,
+  ): void {
+    const { trigger } = this.request
+    this.first = { ...this.request, ...request }
+    if (trigger === 'emergency') this.takenOver = 'emergency'
+    else if (this.opensAtOnce) this.takenOver = 'leak'
     this.stage = left.stage
     this.timeline = [...left.timeline]
     this.newKey = left.newKey
@@ -137,10 +175,38 @@ export class Rotation {
     this.deadline = left.deadline
     // A person has held it, and nobody has resumed it.
     if (left.heldFor === 'operator') this.holdAsked = { reason: left.timeline.at(-1)?.reason ?? left.reason }
-    if (left.course === 'emergency' && !this.emergency) this.becomeEmergency()
+    if (left.course === 'emergency' && !this.emergency) this.becomeEmergency(request.trigger === 'leak' ? 'leak' : 'emergency')
     if (left.course === 'roll-back' && !this.emergency)
       this.turns.last = { course: 'roll-back', reason: left.reason, actor: this.request.actor }
     upsertSearchAttributes([{ key: STAGE_ATTRIBUTE, value: this.stage }])
+  }
+
+  introduced(newKey: KeyOfRotation): void {
+    this.newKey = newKey
+    this.newKeyRetired = false
+    // What the collector has said until now was about a key that is gone.
+    if (this.leaks.reissued) this.facts.clear()
+    this.leaks.meetAll()
+  }
+
+  /** The new key is dead, and another one is to be issued: what was known and decided about it counts no more. */
+  lostNewKey(): void {
+    this.leaks.newKeyLeak = undefined
+    this.leaks.reissued = true
+    this.newKeyRetired = true
+    this.newKeyEverywhere = false
+    if (!this.emergency) this.oldKeyIs = 'accepted'
+    this.remindersSent = 0
+    this.warrant = undefined
+    this.extensions.length = 0
+    if (this.leaks.oldKeyDiesAt === undefined) this.deadline = undefined
+  }
+
+  /** Opens the overlap window, unless one is open. */
+  openWindow(): number {
+    this.deadline ??= Math.min(Date.now() + this.policy.overlapMs, this.leaks.oldKeyDiesAt ?? Number.POSITIVE_INFINITY)
+    this.windowMs = this.deadline - Date.now()
+    return this.deadline
   }
 
   /** The registry does not open the rotation, for a reason that no retry changes. */
@@ -149,15 +215,22 @@ export class Rotation {
     this.impossible = cause instanceof ApplicationFailure ? cause : ApplicationFailure.nonRetryable(String(cause))
   }
 
-  /** Goes back, unless it is too late for that, or the old key is compromised and never comes back (G9). */
+  /** Goes back, unless it is too late for that, or the old key is compromised, or has leaked, and never comes back (G9). */
   turnBack(reason: string, actor: string): void {
-    if (this.emergency || this.goingBack || this.closing || this.ended) return
+    if (this.emergency || this.goingBack || this.closing || this.ended || this.leaks.oldKeyDiesAt !== undefined) return
     this.turns.take({ course: 'roll-back', reason, actor })
   }
 
-  takeOver(reason: string, actor: string): void {
-    this.becomeEmergency()
+  takeOver(reason: string, actor: string, trigger: 'emergency' | 'leak' = 'emergency'): void {
+    this.becomeEmergency(trigger)
     this.turns.take({ course: 'emergency', reason, actor })
+  }
+
+  /** A key has leaked: what the rotation is waiting for is broken off, and it goes on with that known. */
+  turn(course: 'new-key-leaked' | 'old-key-leaked', reason: string, actor: string): void {
+    if (course === 'old-key-leaked') this.remindersSent = 0
+    this.extensions.length = 0
+    this.turns.take({ course, reason, actor })
   }
 
   extend(byMs: number, reason: string, actor: string): void {
@@ -173,7 +246,9 @@ export class Rotation {
    * old key only where a regret window was asked for.
    */
   learn(fact: EvidenceFact): void {
-    if (fact === 'new-key-refused') this.turnBack('the new key is refused', 'evidence')
+    // After a leak that needs a second look; monitoring takes it.
+    if (fact === 'new-key-refused' && this.leaks.areWhy) this.facts.add(fact)
+    else if (fact === 'new-key-refused') this.turnBack('the new key is refused', 'evidence')
     else if (fact !== 'old-key-refused') this.facts.add(fact)
     else if (this.policy.regretWindowMs > 0) this.turnBack('the old key is still asked for after it was deactivated', 'evidence')
   }
@@ -306,8 +381,10 @@ export class Rotation {
     }
   }
 
-  private becomeEmergency(): void {
-    this.trigger = 'emergency'
+  /** From here the old key dies first. */
+  becomeEmergency(trigger: 'emergency' | 'leak'): void {
+    this.trigger = trigger
+    this.takenOver = trigger
     upsertSearchAttributes([{ key: TRIGGER_ATTRIBUTE, value: this.trigger }])
   }
 

@@ -1,8 +1,11 @@
 import { CancellationScope, condition } from '@temporalio/workflow'
 
+/** Of two turns that come at the same moment the heavier one is taken; what the other was about is kept in the rotation's state. */
+const WEIGHT = { 'new-key-leaked': 0, 'roll-back': 1, 'old-key-leaked': 2, emergency: 3 } as const
+
 /** A change of direction that breaks into whatever the rotation is waiting for. */
 export interface Turn {
-  readonly course: 'roll-back' | 'emergency'
+  readonly course: keyof typeof WEIGHT
   readonly reason: string
   readonly actor: string
 }
@@ -19,14 +22,14 @@ export class TurnTaken extends Error {
 
 /** How a rotation waits, and how it is broken off. One thing is waited for at a time. */
 export class Turns {
-  /** The one that was taken last: who asked for it, and why. */
+  /** The roll-back or emergency that was taken last: who asked for it, and why. */
   last: Turn | undefined
   private next: Turn | undefined
   private waiting: CancellationScope | undefined
 
   take(turn: Turn): void {
-    this.next = turn
-    this.last = turn
+    if (this.next === undefined || WEIGHT[turn.course] >= WEIGHT[this.next.course]) this.next = turn
+    if (turn.course === 'roll-back' || turn.course === 'emergency') this.last = turn
     this.waiting?.cancel()
   }
 

@@ -7,12 +7,15 @@ import {
   GATEWAY_REPORT_TYPE,
   GatewayEvent,
   KeyEvent,
+  LEAK_REPORT_TYPE,
+  LeakEvent,
   USAGE_REPORT_TYPE,
   UsageEvent,
 } from './events.ts'
 import { CREDENTIAL_ID_PATTERN, GATEWAY_ID_PATTERN, KEY_ID_PATTERN } from './ids.ts'
 import { KeyRecord } from './key-record.ts'
 import { PolicyFile } from './policy.ts'
+import { LeakReport, TOKEN_SHA256_HEX_PATTERN } from './leak-report.ts'
 import { Alert, GatewayReport, UsageReport } from './reports.ts'
 import { TOPIC_SETTINGS, TOPICS, type TopicName } from './topics.ts'
 
@@ -26,6 +29,8 @@ const SCHEMAS: { readonly [name: string]: readonly [title: string, schema: TSche
   'gateway-event': ['An event on the gateways topic', GatewayEvent],
   'usage-report': ['Who used one key, at one gateway, in one window', UsageReport],
   'usage-event': ['An event on the usage topic', UsageEvent],
+  'leak-report': ['Word from outside that a token is exposed', LeakReport],
+  'leak-event': ['An event on the leaks topic', LeakEvent],
   alert: ['What people should hear', Alert],
   'alert-event': ['An event on the alerts topic', AlertEvent],
   policies: ['The file policies.yaml', PolicyFile],
@@ -79,6 +84,14 @@ const CHANNELS: { readonly [T in TopicName]: Channel } = {
     action: 'receive',
     key: { type: 'string', pattern: KEY_ID_PATTERN, description: 'the key id' },
     about: 'Written by each gateway for the keys that were shown to it.',
+  },
+  leaks: {
+    message: 'LeakReport',
+    schema: 'leak-event',
+    summary: `Word that a token is exposed (\`${LEAK_REPORT_TYPE}\`)`,
+    action: 'receive',
+    key: { type: 'string', pattern: TOKEN_SHA256_HEX_PATTERN, description: 'SHA-256 of the token, in hex' },
+    about: 'Written by anyone who finds tokens. Send the hash; a token sent as it is stays in the topic for its retention.',
   },
   alerts: {
     message: 'Alert',

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import Type from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
 import { KeyRecord, Timestamp } from './key-record.ts'
+import { LeakReport } from './leak-report.ts'
 import { Alert, GatewayReport, UsageReport } from './reports.ts'
 
 export const KEY_EVENT_TYPES = [
@@ -18,6 +19,7 @@ export type KeyEventType = (typeof KEY_EVENT_TYPES)[number]
 
 export const GATEWAY_REPORT_TYPE = 'keyturn.gateway.report'
 export const USAGE_REPORT_TYPE = 'keyturn.usage.report'
+export const LEAK_REPORT_TYPE = 'keyturn.leak.report'
 export const ALERT_TYPE = 'keyturn.alert'
 
 /** The media type of a message in structured mode; sent as the Kafka header `content-type`. */
@@ -41,6 +43,8 @@ export const GatewayEvent = envelope([GATEWAY_REPORT_TYPE], GatewayReport)
 export type GatewayEvent = Type.Static<typeof GatewayEvent>
 export const UsageEvent = envelope([USAGE_REPORT_TYPE], UsageReport)
 export type UsageEvent = Type.Static<typeof UsageEvent>
+export const LeakEvent = envelope([LEAK_REPORT_TYPE], LeakReport)
+export type LeakEvent = Type.Static<typeof LeakEvent>
 export const AlertEvent = envelope([ALERT_TYPE], Alert)
 export type AlertEvent = Type.Static<typeof AlertEvent>
 
@@ -90,4 +94,5 @@ const decoder =
 export const decodeKeyEvent = decoder<KeyEvent>(Compile(KeyEvent))
 export const decodeGatewayEvent = decoder<GatewayEvent>(Compile(GatewayEvent))
 export const decodeUsageEvent = decoder<UsageEvent>(Compile(UsageEvent))
+export const decodeLeakEvent = decoder<LeakEvent>(Compile(LeakEvent))
 export const decodeAlertEvent = decoder<AlertEvent>(Compile(AlertEvent))

@@ -88,6 +88,7 @@ export const ALERT_KINDS = [
   'policy-stopped',
   'key-expires',
   'credential-unused',
+  'leak',
 ] as const
 export type AlertKind = (typeof ALERT_KINDS)[number]
 

@@ -1,5 +1,5 @@
 /** A rotation as the API, the workflow and the command line speak of it. No Node modules here: workflows import this file. */
-import type { CredentialId, KeyId, RotationId } from './ids.ts'
+import type { CredentialId, KeyId, LeakId, RotationId } from './ids.ts'
 
 export const ROTATION_STAGES = [
   'requested',
@@ -132,12 +132,31 @@ export interface RotationRequest {
   readonly policy: RotationPolicy
   /** Where it belongs in its policy's schedule; for trigger `schedule`. */
   readonly scheduled?: ScheduledAs
+  /** The leak that asks for it. */
+  readonly leak?: LeakOrder
 }
 
 /** The turn of the policy's wheel, and the wave within it (0 is the first). */
 export interface ScheduledAs {
   readonly cycle: number
   readonly wave: number
+}
+
+/** What a leak asks of a rotation: as part of its request, or as the signal `leak` to the one that runs. */
+export interface LeakOrder {
+  readonly leakId: LeakId
+  readonly keyId: KeyId
+  /** Whether the key dies at once; otherwise `overlapMs` after the rotation hears of it, at the latest. */
+  readonly atOnce: boolean
+  readonly overlapMs: number
+  readonly reason: string
+  readonly actor: string
+}
+
+/** What a rotation signals to the leaks that asked it for something (signal `rotationEnded`). */
+export interface RotationEnd {
+  readonly rotationId: RotationId
+  readonly stage: RotationStage
 }
 
 /** The answer to the update `trigger`: the rotation that now runs, which is another one's when this request joined it. */
@@ -167,7 +186,7 @@ export const EVIDENCE_FACTS = ['new-key-used', 'old-key-quiet', 'new-key-refused
 export type EvidenceFact = (typeof EVIDENCE_FACTS)[number]
 
 /** What a client is told. */
-export const NOTIFICATION_KINDS = ['introduced', 'reminder', 'deactivated', 'rolled-back', 'emergency'] as const
+export const NOTIFICATION_KINDS = ['introduced', 'reminder', 'deactivated', 'rolled-back', 'leak', 'emergency'] as const
 export type NotificationKind = (typeof NOTIFICATION_KINDS)[number]
 
 /** Failure types of updates: refused at this stage; or come too late for a rotation that has ended. */

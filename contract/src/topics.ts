@@ -3,6 +3,7 @@ export const TOPICS = {
   keys: 'keyturn.keys.v1',
   gateways: 'keyturn.gateways.v1',
   usage: 'keyturn.usage.v1',
+  leaks: 'keyturn.leaks.v1',
   alerts: 'keyturn.alerts.v1',
 } as const
 export type TopicName = keyof typeof TOPICS
@@ -16,6 +17,7 @@ export const TOPIC_SETTINGS: {
   keys: { partitions: 3, config: { 'cleanup.policy': 'compact' } },
   gateways: { partitions: 1, config: { 'cleanup.policy': 'compact' } },
   usage: { partitions: 3, config: { 'cleanup.policy': 'delete', 'retention.ms': String(7 * DAY_MS) } },
+  leaks: { partitions: 1, config: { 'cleanup.policy': 'delete', 'retention.ms': String(30 * DAY_MS) } },
   alerts: { partitions: 1, config: { 'cleanup.policy': 'delete', 'retention.ms': String(30 * DAY_MS) } },
 }
 
@@ -25,5 +27,6 @@ export const topicNames = (prefix = ''): TopicNames => ({
   keys: prefix + TOPICS.keys,
   gateways: prefix + TOPICS.gateways,
   usage: prefix + TOPICS.usage,
+  leaks: prefix + TOPICS.leaks,
   alerts: prefix + TOPICS.alerts,
 })

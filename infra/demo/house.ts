@@ -70,6 +70,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
   processes.start({ name: 'api', file: 'workers/api-server.ts', env: control })
   processes.start({ name: 'rotation-worker', file: 'workers/rotation-worker.ts', env: control })
   processes.start({ name: 'usage-collector', file: 'workers/usage-collector.ts', env: control })
+  processes.start({ name: 'leak-listener', file: 'workers/leak-listener.ts', env: control })
   const ready = [untilReady(`${api}/readyz`, 'the API')]
   const gateways: string[] = []
   for (let i = 1; i <= GATEWAYS; i++) {

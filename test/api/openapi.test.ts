@@ -32,12 +32,28 @@ const ROUTES = [
   'GET /v1/policies/{name}/preview',
   'POST /v1/policies/{name}/resume',
   'GET /v1/unused-credentials',
+  'POST /v1/leaks',
+  'POST /v1/leaks/github',
+  'POST /v1/leaks/gitguardian',
+  'GET /v1/leaks',
+  'GET /v1/leaks/{id}',
+  'GET /v1/leaks/{id}/report',
+  'GET /v1/leaks/{id}/report.md',
   'GET /healthz',
   'GET /readyz',
   'GET /metrics',
   'GET /openapi.json',
 ]
-const OPEN = ['POST /v1/claims/{claim}', 'POST /v1/successor', 'GET /healthz', 'GET /readyz', 'GET /metrics', 'GET /openapi.json']
+const OPEN = [
+  'POST /v1/claims/{claim}',
+  'POST /v1/successor',
+  'POST /v1/leaks/github',
+  'POST /v1/leaks/gitguardian',
+  'GET /healthz',
+  'GET /readyz',
+  'GET /metrics',
+  'GET /openapi.json',
+]
 
 let house: House
 let api: ServedApi
@@ -77,6 +93,7 @@ describe('/openapi.json', () => {
     for (const [route, { operationId, summary, security }] of operations) {
       expect([route, operationId, summary]).toEqual([route, expect.stringMatching(/^[a-zA-Z]+$/), expect.stringMatching(/.{5}/)])
       if (OPEN.includes(route)) expect([route, security?.filter((scheme) => 'operator' in scheme)]).toEqual([route, []])
+      else if (route === 'POST /v1/leaks') expect(security).toEqual([{ operator: [] }, { reporter: [] }])
       else expect([route, security]).toEqual([route, [{ operator: [] }]])
     }
   })

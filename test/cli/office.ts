@@ -30,13 +30,18 @@ export interface Running {
 type Env = Readonly<Record<string, string>>
 
 /** Starts the command in the background. Nothing of this process's own environment but where programs are. */
-export function startKeyturn(args: readonly string[], { env = {}, cwd }: { env?: Env; cwd: string }): Running {
+export function startKeyturn(
+  args: readonly string[],
+  { env = {}, cwd, input }: { env?: Env; cwd: string; input?: string },
+): Running {
   const { PATH = '', HOME = '', TMPDIR = tmpdir() } = process.env
   const child = spawn(process.execPath, [COMMAND, ...args], {
     cwd,
     env: { PATH, HOME, TMPDIR, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   })
+  child.stdin.on('error', () => {})
+  child.stdin.end(input)
   const said = { stdout: '', stderr: '' }
   let ended = false
   for (const stream of ['stdout', 'stderr'] as const) {
@@ -87,6 +92,8 @@ export interface Office {
   readonly printed: string[]
   start(...args: string[]): Running
   run(...args: string[]): Promise<Finished>
+  /** The same, with something on standard input. */
+  runWith(input: string, ...args: string[]): Promise<Finished>
   /** Runs with `--json`, and reads the answer. Fails with what was said when the exit code is another one. */
   json<T>(args: readonly string[], code?: number): Promise<T>
   close(): Promise<void>
@@ -98,11 +105,12 @@ export async function openOffice(options: Partial<HouseOptions> = {}): Promise<O
   const directory = emptyDirectory()
   const printed: string[] = []
   const env = { ...environmentOf(house), KEYTURN_API: server.url, KEYTURN_TOKEN: house.config.operatorToken }
-  const start = (...args: string[]): Running => {
-    const running = startKeyturn(args, { env, cwd: directory.path })
+  const startWith = (input: string, ...args: string[]): Running => {
+    const running = startKeyturn(args, { env, cwd: directory.path, input })
     running.finished.then(({ stdout, stderr }) => printed.push(stdout, stderr)).catch(() => {})
     return running
   }
+  const start = (...args: string[]): Running => startWith('', ...args)
   return {
     house,
     api: server.url,
@@ -110,6 +118,7 @@ export async function openOffice(options: Partial<HouseOptions> = {}): Promise<O
     printed,
     start,
     run: (...args) => start(...args).finished,
+    runWith: (input, ...args) => startWith(input, ...args).finished,
     async json<T>(args: readonly string[], code = 0) {
       const finished = await start(...args, '--json').finished
       if (finished.code !== code) throw new Error(`exit code ${finished.code}: ${finished.stdout}${finished.stderr}`)

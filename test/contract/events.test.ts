@@ -3,6 +3,7 @@ import {
   decodeAlertEvent,
   decodeGatewayEvent,
   decodeKeyEvent,
+  decodeLeakEvent,
   decodeUsageEvent,
   ENVIRONMENTS,
   encodeEvent,
@@ -35,6 +36,7 @@ const decode: { [T in TopicName]: (value: string | Uint8Array) => Decoded<unknow
   keys: decodeKeyEvent,
   gateways: decodeGatewayEvent,
   usage: decodeUsageEvent,
+  leaks: decodeLeakEvent,
   alerts: decodeAlertEvent,
 }
 
@@ -46,8 +48,20 @@ const schemaOf = (name: string): ValidateFunction => {
   if (validate === undefined) throw new Error(`no schema ${name}`)
   return validate
 }
-const envelopes = { keys: 'key-event', gateways: 'gateway-event', usage: 'usage-event', alerts: 'alert-event' } as const
-const payloads = { keys: 'key-record', gateways: 'gateway-report', usage: 'usage-report', alerts: 'alert' } as const
+const envelopes = {
+  keys: 'key-event',
+  gateways: 'gateway-event',
+  usage: 'usage-event',
+  leaks: 'leak-event',
+  alerts: 'alert-event',
+} as const
+const payloads = {
+  keys: 'key-record',
+  gateways: 'gateway-report',
+  usage: 'usage-report',
+  leaks: 'leak-report',
+  alerts: 'alert',
+} as const
 
 function expectFits(topic: TopicName, text: string): void {
   const parsed = JSON.parse(text) as Envelope
@@ -66,7 +80,7 @@ describe('event vectors', () => {
   test('there is one of every type', () => {
     const types = new Set(events.good.map(({ value }) => value.type))
     expect([...types].sort()).toEqual(
-      [...KEY_EVENT_TYPES, 'keyturn.gateway.report', 'keyturn.usage.report', 'keyturn.alert'].sort(),
+      [...KEY_EVENT_TYPES, 'keyturn.gateway.report', 'keyturn.usage.report', 'keyturn.leak.report', 'keyturn.alert'].sort(),
     )
   })
 

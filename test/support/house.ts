@@ -33,7 +33,7 @@ import { createKafka, createPublisher } from '../../activities/kafka.ts'
 import { createPropagation, type Propagation } from '../../activities/propagation.ts'
 import { unavailableServer } from '../../api/dependencies.ts'
 import { orderRotation, triggerRotation } from '../../api/temporal.ts'
-import type { Config } from '../../infra/config.ts'
+import type { Config, LeakConfig } from '../../infra/config.ts'
 import { startTimeSkippingServer } from '../../infra/stack/temporal.ts'
 import { claimCode, redeemClaim } from '../../registry/claims.ts'
 import { type Contact, createClient } from '../../registry/clients.ts'
@@ -67,6 +67,8 @@ export interface HouseOptions {
   /** Without a worker or a collector, tests start their own. */
   readonly worker?: boolean
   readonly collector?: boolean
+  /** Instead of the defaults: trading keys at once, others within an hour. */
+  readonly leaks?: Partial<LeakConfig>
 }
 
 export interface TestCredential {
@@ -115,7 +117,7 @@ export class House {
     const skipping = options.time === 'skipped' ? await timeSkipping(servers) : undefined
     const env = skipping?.env
     const { topics } = servers
-    const config = houseConfig(servers, env?.address ?? servers.temporalAddress)
+    const config = houseConfig(servers, env?.address ?? servers.temporalAddress, options.leaks)
     const db = openDatabase(config.postgresUrl)
     const connection = await Connection.connect({ address: config.temporalAddress })
     const propagation = await createPropagation({
@@ -376,7 +378,11 @@ export async function eventually<T>(
 export const testToken = (environment: Environment = 'prod'): string =>
   newToken({ brand: 'kt', environment, keyId: randomBase62(16) as KeyId })
 
-function houseConfig({ postgresUrl, kafkaBrokers, topics, workflowBundle }: Servers, temporalAddress: string): Config {
+function houseConfig(
+  { postgresUrl, kafkaBrokers, topics, workflowBundle }: Servers,
+  temporalAddress: string,
+  leaks: Partial<LeakConfig> = {},
+): Config {
   return {
     postgresUrl,
     kafkaBrokers,
@@ -387,6 +393,7 @@ function houseConfig({ postgresUrl, kafkaBrokers, topics, workflowBundle }: Serv
     brand: 'kt',
     kek: randomBytes(32),
     operatorToken: randomBase62(32),
+    leaks: { atOnce: ['trade:*', 'withdraw:*'], overlapMs: 3_600_000, ...leaks },
     listen: { host: '127.0.0.1', port: 0 },
     publicUrl: 'http://127.0.0.1:9',
     logLevel: 'silent',

@@ -6,8 +6,8 @@ import type { Rotation } from '../rotation.ts'
 export async function introduce(rotation: Rotation): Promise<KeyOfRotation> {
   // The registry notes the stage together with the key, and has done so already when this is walked again.
   if (rotation.newKey !== undefined) await rotation.enter('introducing')
-  const newKey = await keys.introduceKey({ ...rotation.by, claimUntil: Date.now() + rotation.policy.overlapMs })
-  rotation.newKey = newKey
+  const newKey = await keys.introduceKey({ ...rotation.by, claimUntil: rotation.claimUntil })
+  rotation.introduced(newKey)
   rotation.entered('introducing')
   await rotation.propagated(newKey.keyId)
   rotation.newKeyEverywhere = true

@@ -12,18 +12,21 @@ export async function killFirst(rotation: Rotation): Promise<void> {
   rotation.oldKeyIs = 'off'
   rotation.entered('deactivating', reason)
   await rotation.published(oldKey.keyId)
-  if (rotation.request.trigger !== 'emergency') await records.takeOver({ ...rotation.by, reason })
+  const { takenOver, request } = rotation
+  if (takenOver !== undefined && takenOver !== request.trigger)
+    await records.takeOver({ ...rotation.by, reason, trigger: takenOver })
 
-  if (rotation.newKey === undefined || rotation.newKeyRetired) {
-    rotation.newKey = await keys.introduceKey({ ...rotation.by, claimUntil: Date.now() + rotation.policy.overlapMs })
-    rotation.newKeyRetired = false
+  let { newKey } = rotation
+  if (newKey === undefined || rotation.newKeyRetired) {
+    newKey = await keys.introduceKey({ ...rotation.by, claimUntil: rotation.claimUntil })
+    rotation.introduced(newKey)
     rotation.entered('introducing')
-    await rotation.published(rotation.newKey.keyId)
+    await rotation.published(newKey.keyId)
   }
   await rotation.enter('notifying')
   await rotation.tell('emergency')
 
   await rotation.propagated(oldKey.keyId)
-  await rotation.propagated(rotation.newKey.keyId)
+  await rotation.propagated(newKey.keyId)
   await rotation.end('completed')
 }

@@ -16,14 +16,18 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
   if (evidence.sufficient && rotation.holdAsked === undefined) return undefined
 
   for (;;) {
-    const { overlapEndsAt } = rotation
-    await rotation.turns.wait(() => isDue(rotation), nextReminder(rotation) ?? overlapEndsAt)
+    const { overlapEndsAt, leaks } = rotation
+    // A leaked key's end comes by itself, and breaks in here.
+    const end = leaks.oldKeyDiesAt === undefined ? overlapEndsAt : undefined
+    await rotation.turns.wait(() => isDue(rotation), nextReminder(rotation) ?? end)
 
-    if (rotation.warrant !== undefined) return rotation.warrant
+    if (facts.has('new-key-refused')) await mindRefusals(rotation)
+    else if (rotation.warrant !== undefined) return rotation.warrant
     else if (rotation.extensions.length > 0) await rotation.carryOutExtensions()
     else if (rotation.holdAsked !== undefined) await rotation.holdIfAsked()
     else if (facts.has('old-key-quiet')) return undefined
     else if (Date.now() < overlapEndsAt) await remind(rotation)
+    else if (leaks.oldKeyDiesAt !== undefined) await rotation.turns.wait(() => isDue(rotation))
     else {
       const now = await records.readEvidence({ rotationId: rotation.request.rotationId })
       // Somebody may have said something meanwhile, and that counts first.
@@ -43,13 +47,31 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
 }
 
 const isDue = ({ facts, warrant, extensions, holdAsked }: Rotation): boolean =>
-  warrant !== undefined || extensions.length > 0 || holdAsked !== undefined || facts.has('old-key-quiet')
+  warrant !== undefined ||
+  extensions.length > 0 ||
+  holdAsked !== undefined ||
+  facts.has('old-key-quiet') ||
+  facts.has('new-key-refused')
+
+/** Refusals of the new key lead back to the old one; but not to one that has leaked, and not when they were of another new key. */
+async function mindRefusals(rotation: Rotation): Promise<void> {
+  rotation.facts.delete('new-key-refused')
+  const { newKeyRefusals } = await records.readEvidence({ rotationId: rotation.request.rotationId })
+  if (newKeyRefusals <= rotation.policy.newKeyRefusals) return
+  rotation.turnBack('the new key is refused', 'evidence')
+  if (!rotation.goingBack)
+    await rotation.alert(
+      'leak',
+      'the new key is refused, and the old one has leaked and will die: the client is about to have no key',
+    )
+}
 
 /** When the next reminder is due; nothing once the new key is in use. */
-function nextReminder({ remindersSent, facts, overlapEndsAt, policy }: Rotation): number | undefined {
+function nextReminder({ remindersSent, facts, overlapEndsAt, policy, leaks, windowMs }: Rotation): number | undefined {
   const part = (policy.reminders ?? DEFAULT_REMINDERS)[remindersSent]
   if (part === undefined || facts.has('new-key-used')) return undefined
-  const due = overlapEndsAt - (1 - part) * policy.overlapMs
+  const window = leaks.oldKeyDiesAt === undefined ? policy.overlapMs : windowMs
+  const due = overlapEndsAt - (1 - part) * window
   return due < overlapEndsAt ? due : undefined
 }
 
