@@ -40,6 +40,8 @@ export interface BenchHouse {
   readonly db: Database
   /** Before the names of topics that a measure makes for itself. */
   readonly prefix: string
+  /** Where the rotation worker takes its work. */
+  readonly taskQueue: string
   /** Where the peer takes its work: the workflow type is `oneActivity`. */
   readonly peerTaskQueue: string
   /** A request to the API, as its operator; again while a server does not answer in time (503). @throws when it is refused */
@@ -125,6 +127,7 @@ export async function openHouse(servers: Servers): Promise<BenchHouse> {
       kafka,
       db,
       prefix,
+      taskQueue,
       peerTaskQueue,
       async call<T>(method: 'GET' | 'POST', path: string, body?: object): Promise<T> {
         for (let tries = 1; ; tries++) {

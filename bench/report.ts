@@ -2,6 +2,7 @@
 import { cpus, type as systemType, totalmem } from 'node:os'
 import type { BaselineFigures } from './baselines.ts'
 import type { LoadFigures } from './load.ts'
+import type { PolicyFigures } from './policies.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
 import type { RotationFigures } from './rotations.ts'
 import type { Distribution } from './statistics.ts'
@@ -150,6 +151,20 @@ export function rotationsReport(figures: RotationFigures): string {
     ),
     '',
     `- rotations / one-activity workflows: **${times(figures.ratio)}**; a rotation is ${figures.activities} activities and ${figures.workflowTasks} workflow tasks, so that ${times(1 / figures.activities)} would be expected of activities alone`,
+  ].join('\n')
+}
+
+export function policiesReport({ credentials, rounds, runPolicyPerSecond, emptyPerSecond, ratio }: PolicyFigures): string {
+  return [
+    table(
+      [`starts a second, ${rounds} rounds of ${count(credentials)}`, 'median'],
+      [
+        ['empty workflows that nobody works on, 100 calls at once', count(emptyPerSecond)],
+        ['**rotations that `runPolicy` starts, each of them on its way**', count(runPolicyPerSecond)],
+      ],
+    ),
+    '',
+    `- \`runPolicy\` / empty workflows: **${times(ratio)}**`,
   ].join('\n')
 }
 

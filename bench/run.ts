@@ -12,7 +12,17 @@ import { copyTemplate, dropDatabases } from '../test/support/databases.ts'
 import { measureBaselines } from './baselines.ts'
 import { type BenchHouse, openHouse } from './house.ts'
 import { measureLoad } from './load.ts'
-import { baselinesReport, loadReport, machine, revocationReport, rotationsReport, verifyReport, withFigures } from './report.ts'
+import { measurePolicies } from './policies.ts'
+import {
+  baselinesReport,
+  loadReport,
+  machine,
+  policiesReport,
+  revocationReport,
+  rotationsReport,
+  verifyReport,
+  withFigures,
+} from './report.ts'
 import { measureRevocation } from './revocation.ts'
 import { measureRotations } from './rotations.ts'
 import { measureVerify } from './verify.ts'
@@ -26,6 +36,7 @@ const WITH_HOUSE = {
   baselines: async (house: BenchHouse) => baselinesReport(await measureBaselines(house)),
   revocation: async (house: BenchHouse) => revocationReport(await measureRevocation(house)),
   rotations: async (house: BenchHouse) => rotationsReport(await measureRotations(house)),
+  policies: async (house: BenchHouse) => policiesReport(await measurePolicies(house)),
 }
 const NAMES = [...Object.keys(ALONE), ...Object.keys(WITH_KAFKA), ...Object.keys(WITH_HOUSE)]
 

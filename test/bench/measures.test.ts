@@ -3,10 +3,12 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { measureBaselines } from '../../bench/baselines.ts'
 import { type BenchHouse, openHouse } from '../../bench/house.ts'
 import { measureLoad } from '../../bench/load.ts'
+import { measurePolicies } from '../../bench/policies.ts'
 import {
   baselinesReport,
   loadReport,
   machine,
+  policiesReport,
   revocationReport,
   rotationsReport,
   verifyReport,
@@ -73,6 +75,11 @@ describe('each measure works', () => {
     expectWhole(figures, rotationsReport(figures))
     expect(figures.activities).toBeGreaterThan(0)
   }, 300_000)
+
+  test('policies: all that are due are started', async () => {
+    const figures = await measurePolicies(house, { credentials: 5, rounds: 1 })
+    expectWhole(figures, policiesReport(figures))
+  }, 300_000)
 })
 
 test('quantiles are values that were measured', () => {
@@ -83,7 +90,7 @@ test('quantiles are values that were measured', () => {
 
 describe('the page of figures', () => {
   const page = readFileSync('bench/README.md', 'utf8')
-  const names = ['verify', 'load', 'baselines', 'revocation', 'rotations']
+  const names = ['verify', 'load', 'baselines', 'revocation', 'rotations', 'policies']
 
   test('has a place for each measure, and changes nothing else', () => {
     const written = names.reduce((text, name) => withFigures(text, name, `figures of ${name}, $1`), page)
