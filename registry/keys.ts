@@ -179,26 +179,31 @@ export async function retireNewKey(
   })
 }
 
-/** Makes a key compromised, for ever (G9). A live successor takes its place; its own claim hands nothing out any more. */
+/**
+ * Makes a key compromised, for ever (G9). A live successor takes its place; its own claim hands nothing out any more.
+ * @returns its revision; and whether the rotation's new key is compromised, too, so that it must issue another
+ */
 export async function compromiseKey(
   db: Database,
   input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
-): Promise<{ revision: number }> {
+): Promise<{ revision: number; newKeyLost: boolean }> {
   return db.tx((tx) => compromiseKeyIn(tx, input))
 }
 
 export async function compromiseKeyIn(
   tx: Tx,
   input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
-): Promise<{ revision: number }> {
+): Promise<{ revision: number; newKeyLost: boolean }> {
   const rotation = input.rotationId === undefined ? undefined : await lockRotation(tx, input.rotationId)
   const row = await lockKey(tx, input.keyId)
   // A leak does not wait for a rotation that is over.
   const noteStage = async () => (rotation?.ended_at === null ? note(tx, input, rotation.rotation_id) : undefined)
+  const newKey = rotation === undefined || rotation.new_key_id === row.keyId ? undefined : await lockNewKey(tx, rotation)
+  const newKeyLost = newKey?.state === 'compromised'
   if (row.state === 'compromised') {
     // Killed before its rotation came to it: the rotation's stage begins all the same.
     await noteStage()
-    return { revision: row.revision }
+    return { revision: row.revision, newKeyLost }
   }
   await setStanding(tx, row.keyId, 'retired')
   if (row.standing === 'current') {
@@ -210,7 +215,7 @@ export async function compromiseKeyIn(
   }
   await destroyClaimOf(tx, row.keyId, input.at)
   await noteStage()
-  return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input) }
+  return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input), newKeyLost }
 }
 
 /**

@@ -23,6 +23,24 @@ export async function publishKeys<T>(
   })
 }
 
+/** The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some. */
+export async function publishUnpublished(
+  db: Database,
+  keyIds: readonly KeyId[],
+  publish: (rows: readonly KeyRow[]) => Promise<void>,
+): Promise<void> {
+  await db.tx(async (tx) => {
+    const rows = await selectKeysIn(
+      tx,
+      `where k.key_id = any($1) and k.published_revision < k.revision order by k.credential_id, k.version for no key update of k`,
+      [keyIds],
+    )
+    if (rows.length === 0) return
+    await publish(rows)
+    await tx.query('update keys set published_revision = revision where key_id = any($1)', [rows.map(({ keyId }) => keyId)])
+  })
+}
+
 /** @throws RegistryError not-found */
 export const publishKey = <T>(db: Database, keyId: KeyId, publish: (row: KeyRow) => Promise<T>): Promise<T> =>
   publishKeys(db, [keyId], ([row]) => {

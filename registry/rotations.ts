@@ -112,8 +112,8 @@ export function refuseEnded(rotation: SqlRotation): void {
 /**
  * Opens a rotation of a credential's current key; a second call with the same id answers with what there is. An emergency and a
  * leak find the key dead already where it was killed first: they open with the last key that the credential had.
- * @throws RegistryError unknown-credential, illegal-transition when there is no key to rotate, wrong-stage while another
- *   rotation of the credential is open (G6)
+ * @throws RegistryError unknown-credential, illegal-transition when there is no key to rotate, or a fleet rollover finds a
+ *   key that has been issued since, wrong-stage while another rotation of the credential is open (G6)
  */
 export async function openRotation(
   db: Database,
@@ -133,6 +133,8 @@ export async function openRotation(
     // Whoever opens a rotation of this credential at the same time waits here.
     await tx.query('select from credentials where credential_id = $1 for no key update', [input.credentialId])
     const known = await first<SqlSummary>(tx, `${SELECT_ROTATIONS} where r.rotation_id = $1`, [input.rotationId])
+    const ofRollover = (await first(tx, OF_ROLLOVER, [input.rotationId])) !== undefined
+    if (known !== undefined && ofRollover) refuseEnded(known)
     if (known !== undefined) return toSummary(known)
     const other = await first<{ rotation_id: RotationId }>(tx, OPEN_ROTATION, [input.credentialId])
     if (other !== undefined)
@@ -143,10 +145,12 @@ export async function openRotation(
       [input.credentialId],
     )
     if (credential === undefined) throw new RegistryError('unknown-credential', `there is no credential ${input.credentialId}`)
-    const oldKeyId = await keyToRotate(tx, input.credentialId, input.trigger)
-    if (oldKeyId === undefined)
+    const oldKey = await keyToRotate(tx, input.credentialId, input.trigger)
+    if (oldKey === undefined)
       throw new RegistryError('illegal-transition', `credential ${input.credentialId} has no key to rotate`)
-    if (input.leak !== undefined && input.leak.keyId !== oldKeyId)
+    if (ofRollover && oldKey.standing === 'current')
+      throw new RegistryError('illegal-transition', `credential ${input.credentialId} has its new key already`)
+    if (input.leak !== undefined && input.leak.keyId !== oldKey.key_id)
       throw new RegistryError(
         'illegal-transition',
         `key ${input.leak.keyId} has been replaced already: there is nothing to rotate`,
@@ -162,7 +166,7 @@ export async function openRotation(
         input.trigger,
         input.reason,
         JSON.stringify(input.policy),
-        oldKeyId,
+        oldKey.key_id,
         input.at,
         input.policy.name,
         input.scheduled?.cycle,
@@ -176,18 +180,22 @@ export async function openRotation(
   })
 }
 
-/** Indexes keys_current, keys_credential_id_version_key. */
-async function keyToRotate(tx: Tx, credentialId: CredentialId, trigger: Trigger): Promise<KeyId | undefined> {
-  const keys = (
-    await tx.query<{ key_id: KeyId; standing: string; state: string }>(
-      'select key_id, standing, state from keys where credential_id = $1 order by version desc',
-      [credentialId],
-    )
-  ).rows
-  const current = keys.find(({ standing }) => standing === 'current')
-  if (current !== undefined) return current.key_id
+/** Index rollover_members_by_rotation. */
+const OF_ROLLOVER = 'select from rollover_members where rotation_id = $1'
+
+/** Index keys_credential_id_version_key. */
+async function keyToRotate(
+  tx: Tx,
+  credentialId: CredentialId,
+  trigger: Trigger,
+): Promise<{ key_id: KeyId; standing: string } | undefined> {
+  const { rows } = await tx.query<{ key_id: KeyId; standing: string; state: string }>(
+    'select key_id, standing, state from keys where credential_id = $1 order by version desc',
+    [credentialId],
+  )
   const killsFirst = trigger === 'emergency' || trigger === 'leak'
-  return killsFirst ? keys.find(({ state }) => state === 'compromised')?.key_id : undefined
+  const dead = killsFirst ? rows.find(({ state }) => state === 'compromised') : undefined
+  return rows.find(({ standing }) => standing === 'current') ?? dead
 }
 
 /** Which rotation answers a leak. Primary key. */
