@@ -7,6 +7,7 @@ const FINAL: ReadonlySet<ProblemCode> = new Set([
   'unknown-credential',
   'unknown-rotation',
   'unknown-leak',
+  'unknown-rollover',
   'illegal-transition',
   'not-found',
 ])

@@ -7,9 +7,10 @@ import { createNotificationActivities, type NotificationDeps } from './notificat
 import { createPolicyActivities } from './policies.ts'
 import type { Propagation } from './propagation.ts'
 import { createReceiptActivities } from './receipts.ts'
+import { createRolloverActivities, type RolloverActivityDeps } from './rollovers.ts'
 import { createRotationActivities } from './rotations.ts'
 
-export interface ActivityDeps extends KeyActivityDeps, NotificationDeps, LeakActivityDeps {
+export interface ActivityDeps extends KeyActivityDeps, NotificationDeps, LeakActivityDeps, RolloverActivityDeps {
   readonly propagation: Propagation
   readonly alerts: Alerts
 }
@@ -21,6 +22,7 @@ export const createActivities = (deps: ActivityDeps) =>
     ...createPolicyActivities(deps),
     ...createLeakActivities(deps),
     ...createReceiptActivities(deps),
+    ...createRolloverActivities(deps),
     ...createNotificationActivities(deps),
     ...createAlertActivities(deps),
   })

@@ -73,9 +73,11 @@ export function createKeyActivities({ db, sealer, brand, propagation }: KeyActiv
     await registry.retireNewKey(db, dated(input))
   }
 
-  const compromiseKey = async (input: KeyChange): Promise<void> => {
-    await registry.compromiseKey(db, { ...dated(input), stage: { stage: 'deactivating', reason: input.reason } })
+  const compromiseKey = async (input: KeyChange): Promise<{ newKeyLost: boolean }> => {
+    const stage = { stage: 'deactivating', reason: input.reason } as const
+    const { newKeyLost } = await registry.compromiseKey(db, { ...dated(input), stage })
     propagation.publishAhead(input.keyId)
+    return { newKeyLost }
   }
 
   /** Makes the rotation's new key compromised, so that it may issue another. */

@@ -14,9 +14,9 @@ import {
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import { getKey, type KeyRow, toKeyRecord } from '../registry/keys.ts'
-import { publishKey } from '../registry/publishing.ts'
+import { publishKey, publishUnpublished } from '../registry/publishing.ts'
 import { DECLARED_GONE, type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
-import { type ControlKafka, createPublisher, type Publisher } from './kafka.ts'
+import { type ControlKafka, createPublisher, createTopicEnds, type Publisher } from './kafka.ts'
 
 /** Where a key event lies in the log. */
 export interface Publication {
@@ -27,6 +27,15 @@ export interface Publication {
   readonly offset: string
   readonly publishedAt: Date
 }
+
+/** Where many key events end in the log: per partition the offset that a gateway has come to when it has applied them all. */
+export interface BulkPublication {
+  readonly marks: Readonly<Record<string, number>>
+  readonly publishedAt: Date
+}
+
+/** Who has applied something, and who has not. */
+export type Confirmation = Pick<Receipt, 'gateways' | 'unconfirmed'>
 
 export interface WaitOptions {
   /** How long to wait; the receipt names whoever is missing then. 0 looks once. */
@@ -50,6 +59,12 @@ export interface Propagation {
   /** Publishes the present state of a key. Twice does no harm: the highest revision wins. */
   publish(keyId: KeyId): Promise<Publication>
   waitForReceipt(publication: Publication, options: WaitOptions): Promise<Receipt>
+  /** Publishes those of many keys whose last change has not been published. */
+  publishMany(keyIds: readonly KeyId[]): Promise<BulkPublication>
+  /** One receipt for all that `publishMany` has published. */
+  waitForAll(publication: BulkPublication, options: WaitOptions): Promise<Confirmation>
+  /** Whether the keys topic still is the log that something was published to; a lost one has been made anew, and is shorter. */
+  holds(publication: BulkPublication): Promise<boolean>
   /** By id. */
   gateways(): Promise<GatewayStatus[]>
   /** Takes a gateway off the list of those waited for. False when there is none of that name. */
@@ -69,12 +84,16 @@ export interface PropagationOptions {
 }
 
 const LIVE_WITHIN_MS = 10_000
+/** How many keys one transaction of `publishMany` locks, and how many such are under way: one sends while the next is read. */
+const PAGE = 1_000
+const PAGES_AT_ONCE = 3
 /** What another worker's `publish` has followed is forgotten some time. */
 const MOST_AHEAD = 1_000
 
 export async function createPropagation({ kafka, topics, db, log, source }: PropagationOptions): Promise<Propagation> {
   const publisher = createPublisher(kafka)
   const watch = await watchGateways(kafka, topics.gateways, log)
+  const ends = createTopicEnds(kafka)
   const publishNow = (keyId: KeyId): Promise<Publication> =>
     publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row))
   const ahead = new Map<KeyId, Promise<Publication | undefined>>()
@@ -95,7 +114,27 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
       ahead.delete(keyId)
       return sent !== undefined && sent.revision === (await getKey(db, keyId))?.revision ? sent : publishNow(keyId)
     },
-    waitForReceipt: (publication, options) => waitForReceipt(watch, publication, options),
+    async waitForReceipt({ keyId, event, revision, partition, offset, publishedAt }, options) {
+      const marks = { [partition]: Number(offset) + 1 }
+      const confirmation = await waitForAll(watch, { marks, publishedAt }, options)
+      return { keyId, event, revision, publishedAt: publishedAt.toISOString(), ...confirmation }
+    },
+    async publishMany(keyIds) {
+      const publishedAt = new Date()
+      const pages = Array.from({ length: Math.ceil(keyIds.length / PAGE) }, (_, i) => keyIds.slice(i * PAGE, (i + 1) * PAGE))
+      const lane = async (): Promise<void> => {
+        for (let page = pages.shift(); page !== undefined; page = pages.shift())
+          await publishUnpublished(db, page, (rows) => sendKeys(publisher, topics.keys, source, rows))
+      }
+      await Promise.all(Array.from({ length: PAGES_AT_ONCE }, lane))
+      // Whoever published them: the topic ends after them all.
+      const partitions = await ends.of(topics.keys)
+      return { marks: Object.fromEntries(partitions.map(({ partition, high }) => [partition, Number(high)])), publishedAt }
+    },
+    waitForAll: (publication, options) => waitForAll(watch, publication, options),
+    async holds({ marks }) {
+      return (await ends.of(topics.keys)).every(({ partition, high }) => Number(high) >= (marks[partition] ?? 0))
+    },
     async gateways() {
       const known = await watch.readToEnd()
       return [...known.values()]
@@ -116,7 +155,7 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
     },
     async stop() {
       await Promise.all(ahead.values())
-      await Promise.allSettled([watch.stop(), publisher.stop()])
+      await Promise.allSettled([watch.stop(), publisher.stop(), ends.stop()])
     },
   }
 }
@@ -149,11 +188,32 @@ async function sendKey(publisher: Publisher, topic: string, source: string, row:
   return { keyId, event, revision, partition: sent.partition, offset: sent.baseOffset, publishedAt }
 }
 
-async function waitForReceipt(
+/** What one request to Kafka may hold, whichever partitions its messages go to. */
+const MOST_CHARACTERS = 500_000
+
+/** One request after the other: none may follow when the rows are locked no longer. */
+async function sendKeys(publisher: Publisher, topic: string, source: string, rows: readonly KeyRow[]): Promise<void> {
+  const at = new Date()
+  let batch: ReturnType<typeof keyMessage>[] = []
+  let characters = 0
+  for (const message of rows.map((row) => keyMessage(source, row, at))) {
+    const length = message.value?.length ?? 0
+    if (characters + length > MOST_CHARACTERS) {
+      await publisher.send(topic, batch)
+      batch = []
+      characters = 0
+    }
+    batch.push(message)
+    characters += length
+  }
+  await publisher.send(topic, batch)
+}
+
+async function waitForAll(
   watch: GatewayWatch,
-  publication: Publication,
+  { marks, publishedAt }: BulkPublication,
   { timeoutMs, signal }: WaitOptions,
-): Promise<Receipt> {
+): Promise<Confirmation> {
   // Whoever announces itself after this look reads the event before it serves; so only these are waited for. One that leaves
   // is not waited for while it is gone; when it comes back, or had never left, it is.
   const known = await watch.readToEnd(signal)
@@ -162,9 +222,11 @@ async function waitForReceipt(
   const hasApplied = (gatewayId: string): boolean => {
     const gateway = known.get(gatewayId)
     if (gateway === undefined || applied.get(gatewayId)?.incarnation === gateway.latest.incarnation) return true
-    const first = gateway.reports.find(({ positions }) => (positions[publication.partition] ?? 0) > Number(publication.offset))
+    const first = gateway.reports.find(({ positions }) =>
+      Object.entries(marks).every(([partition, mark]) => (positions[partition] ?? 0) >= mark),
+    )
     if (first === undefined) return false
-    const ms = Math.max(0, Date.parse(first.at) - publication.publishedAt.getTime())
+    const ms = Math.max(0, Date.parse(first.at) - publishedAt.getTime())
     applied.set(gatewayId, { incarnation: first.incarnation, line: { gatewayId, appliedAt: first.at, ms } })
     return true
   }
@@ -178,10 +240,6 @@ async function waitForReceipt(
   }
   const unconfirmed = missing()
   return {
-    keyId: publication.keyId,
-    event: publication.event,
-    revision: publication.revision,
-    publishedAt: publication.publishedAt.toISOString(),
     gateways: [...applied.values()].map(({ line }) => line).filter(({ gatewayId }) => !unconfirmed.includes(gatewayId)),
     unconfirmed,
   }

@@ -5,7 +5,7 @@ import { recordReceipt } from '../registry/rotations.ts'
 import type { Propagation, Publication } from './propagation.ts'
 
 /** One slice of a long wait; what has come in is recorded after each. Spread, so that a fleet of held rotations is not in step. */
-const sliceMs = (): number => 40_000 + Math.floor(Math.random() * 20_000)
+export const sliceMs = (): number => 40_000 + Math.floor(Math.random() * 20_000)
 const HEARTBEAT_MS = 2_000
 
 /** A publication as it passes through the workflow. */

@@ -1,20 +1,26 @@
 /**
- * What no workflow looks after: keys whose last change has not been published (a credential made while Kafka was away), and
- * claims that have expired with the secret still sealed in them.
+ * What no workflow looks after: keys whose last change has not been published (a credential made while Kafka was away),
+ * claims that have expired with the secret still sealed in them, and rollovers that were opened while Temporal was away.
  */
+import type { RolloverId } from '@keyturn/contract'
 import type { Logger } from 'pino'
 import { destroyExpiredClaims } from '../registry/claims.ts'
 import type { Database } from '../registry/database.ts'
 import { unpublishedKeyIds } from '../registry/publishing.ts'
+import { rolloversUnderWay } from '../registry/rollover-records.ts'
 import type { Propagation } from './propagation.ts'
 
 const INTERVAL_MS = 5_000
 const BATCH = 200
 
-/** Sweeps until it is stopped. Several workers may: each sweep does no harm twice. */
+/**
+ * Sweeps until it is stopped. Several workers may: each sweep does no harm twice.
+ * @param startRollover starts the workflow of a rollover, unless it runs
+ */
 export function startSweeping(
   db: Database,
   propagation: Propagation,
+  startRollover: (rolloverId: RolloverId) => Promise<void>,
   log: Logger,
   everyMs = INTERVAL_MS,
 ): { stop(): Promise<void> } {
@@ -32,6 +38,7 @@ export function startSweeping(
         log.info({ keyId }, 'published a key whose change had not been published')
       }
       before = new Set(unpublished)
+      for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
     } catch (error) {
       log.warn({ err: error }, 'a sweep failed; the next one tries again')
     }

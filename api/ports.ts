@@ -29,6 +29,8 @@ export interface Propagation {
   publish(keyId: KeyId): Promise<Publication>
   waitForReceipt(publication: Publication, options: { timeoutMs: number; signal?: AbortSignal }): Promise<Receipt>
   gateways(): Promise<GatewayStatus[]>
+  /** Publishes those of many keys whose last change has not been published. @returns up to where a gateway must have come */
+  publishMany(keyIds: readonly KeyId[]): Promise<{ readonly marks: Readonly<Record<string, number>> }>
   /** False when there is no such gateway. */
   declareGone(gatewayId: string): Promise<boolean>
 }

@@ -18,10 +18,14 @@ import {
   PROBLEM_MEDIA_TYPE,
   PROBLEMS,
   type ProblemCode,
+  ROLLOVER_ID_PATTERN,
+  ROLLOVER_STAGES,
   ROTATION_ID_PATTERN,
   ROTATION_STAGES,
+  type RolloverId,
   type RotationId,
   ScopeSchema,
+  Selector,
   Timestamp,
   TRIGGERS,
 } from '@keyturn/contract'
@@ -60,6 +64,9 @@ export const RotationIdSchema = Type.Unsafe<RotationId>(
   Type.String({ pattern: ROTATION_ID_PATTERN, description: 'a rotation id: rot_…' }),
 )
 export const LeakIdSchema = Type.Unsafe<LeakId>(Type.String({ pattern: LEAK_ID_PATTERN, description: 'a leak id: leak_…' }))
+export const RolloverIdSchema = Type.Unsafe<RolloverId>(
+  Type.String({ pattern: ROLLOVER_ID_PATTERN, description: 'a rollover id: rol_…' }),
+)
 export const GatewayIdSchema = Type.String({ pattern: GATEWAY_ID_PATTERN, description: 'a gateway id' })
 
 export const ProblemSchema = Type.Object({
@@ -126,18 +133,21 @@ export const TimelineSchema = Type.Array(
   Type.Object({ stage: Type.Enum([...ROTATION_STAGES]), at: Timestamp, reason: Type.Optional(Type.String()) }),
 )
 
+const GatewayReceipts = (from: string) =>
+  Type.Array(
+    Type.Object({
+      gatewayId: Type.String(),
+      appliedAt: Timestamp,
+      ms: Type.Number({ description: `from ${from} to appliedAt` }),
+    }),
+  )
+
 export const ReceiptSchema = Type.Object({
   keyId: Type.String(),
   event: Type.String(),
   revision: Type.Integer(),
   publishedAt: Timestamp,
-  gateways: Type.Array(
-    Type.Object({
-      gatewayId: Type.String(),
-      appliedAt: Timestamp,
-      ms: Type.Number({ description: 'from publishedAt to appliedAt' }),
-    }),
-  ),
+  gateways: GatewayReceipts('publishedAt'),
   unconfirmed: Type.Array(Type.String()),
 })
 
@@ -278,5 +288,54 @@ export const IncidentBody = Type.Object({
       knownSources: Type.Array(UsedFrom),
       sourcesComplete: Type.Boolean(),
     }),
+  ),
+})
+
+export const RolloverPreviewBody = Type.Object({
+  credentials: Type.Integer(),
+  keys: Type.Integer({ description: 'how many would die' }),
+  clients: Type.Integer(),
+  environments: Type.Record(Type.String(), Type.Integer(), { description: 'credentials in each' }),
+  joined: Type.Integer({ description: 'credentials for which another rollover issues new keys: nothing of theirs dies again' }),
+})
+
+const rollover = {
+  rolloverId: RolloverIdSchema,
+  selector: Selector,
+  credentialId: Type.Optional(CredentialIdSchema),
+  reason: Type.String(),
+  stage: Type.Enum([...ROLLOVER_STAGES]),
+  unconfirmed: Type.Array(Type.String(), { description: 'the gateways that have not said that they refuse all its keys' }),
+  openedAt: Timestamp,
+  endedAt: Type.Optional(Timestamp),
+}
+
+export const RolloverSummary = Type.Object(rollover)
+
+export const RolloverBody = Type.Object({
+  ...rollover,
+  actor: Type.String(),
+  counts: Type.Object({
+    selected: Type.Integer({ description: 'credentials' }),
+    joined: Type.Integer({ description: 'of these, those that another rollover had killed and issues new keys for' }),
+    killed: Type.Integer({ description: 'keys' }),
+    confirmed: Type.Integer({ description: 'of these, those that every live gateway refuses' }),
+    successors: Type.Integer({ description: 'credentials that have a new key' }),
+    delivered: Type.Integer({ description: 'credentials whose new key is everywhere, and whose client has been told' }),
+    failed: Type.Integer(),
+  }),
+  receipts: Type.Array(
+    Type.Object({
+      event: Type.String(),
+      keys: Type.Integer(),
+      killedAt: Timestamp,
+      gateways: GatewayReceipts('killedAt'),
+      unconfirmed: Type.Array(Type.String()),
+    }),
+    { description: 'one for all keys, once the gateways have been asked' },
+  ),
+  remainder: Type.Array(
+    Type.Object({ credentialId: CredentialIdSchema, rotationId: Type.Optional(RotationIdSchema), why: Type.String() }),
+    { description: 'the first hundred credentials that it brings no new key: failed, or cancelled before their turn' },
   ),
 })

@@ -19,6 +19,7 @@ import { policyRoutes } from './policies.ts'
 import type { ApiDeps } from './ports.ts'
 import { answerErrorsWithProblems, sendProblem, toProblem } from './problems.ts'
 import { logRequests } from './request-log.ts'
+import { rolloverRoutes } from './rollovers.ts'
 import { rotationEventRoutes } from './rotation-events.ts'
 import { rotationRoutes } from './rotations.ts'
 import type { Api } from './routes.ts'
@@ -76,6 +77,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     rotationRoutes(operated, deps)
     orderRoutes(operated, deps)
     rotationEventRoutes(operated, deps)
+    rolloverRoutes(operated, deps)
     gatewayRoutes(operated, deps)
     policyRoutes(operated, deps)
     unusedRoutes(operated, deps)

@@ -25,7 +25,7 @@ import type { rotateCredential } from '../workflows/index.ts'
 import { ApiError } from './problems.ts'
 
 /** An update is answered within a second or two when a worker is there. */
-const UPDATE_DEADLINE_MS = 10_000
+export const UPDATE_DEADLINE_MS = 10_000
 /** A run that is just closing refuses what comes too late for it; an attempt after that starts a new run. */
 const CLOSING_WITHIN_MS = 15_000
 const PAUSE_MS = 100
@@ -108,14 +108,14 @@ const NOBODY_THERE =
   'The rotation has just ended, or its workflow was terminated: in that case, trigger a rotation of the credential, which goes on with this one.'
 
 /** What the workflow has refused, with a code of the closed list. */
-function refusalOf(error: unknown): ApiError | undefined {
+export function refusalOf(error: unknown): ApiError | undefined {
   if (!(error instanceof WorkflowUpdateFailedError) || !(error.cause instanceof ApplicationFailure)) return undefined
   const { type, message } = error.cause
   return typeof type === 'string' && type in PROBLEMS ? new ApiError(type as ProblemCode, message) : undefined
 }
 
 /** The workflow has ended, or is about to. */
-function isClosing(error: unknown): boolean {
+export function isClosing(error: unknown): boolean {
   if (error instanceof WorkflowNotFoundError) return true
   if (error instanceof WorkflowUpdateFailedError) {
     const { cause } = error

@@ -9,6 +9,7 @@ import { leakCommands } from './leaks.ts'
 import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
 import { republishCommand } from './republish.ts'
+import { rolloverCommands } from './rollovers.ts'
 import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
 import { scanCommand } from './scan.ts'
 
@@ -19,6 +20,7 @@ export const everyCommand = (): Command[] => [
   emergencyCommand(),
   statusCommand(),
   ...orderCommands(),
+  rolloverCommands(),
   policyCommands(),
   leakCommands(),
   scanCommand(),

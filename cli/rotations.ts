@@ -6,6 +6,7 @@ import { type Context, command, withApi } from './context.ts'
 import { UsageFailure } from './failure.ts'
 import { duration } from './options.ts'
 import { rotationsText, rotationText } from './rendering.ts'
+import { type FleetOptions, rollFleetOver } from './rollovers.ts'
 import { watchRotation } from './watch.ts'
 
 interface RotateOptions {
@@ -18,17 +19,16 @@ interface RotateOptions {
   readonly watch?: boolean
 }
 
-const start = (trigger: Trigger) =>
-  withApi(async (context, credentialId: string, options: RotateOptions) => {
-    const { reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, watch } = options
-    const body = { trigger, reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait }
-    const path = `/v1/credentials/${encodeURIComponent(credentialId)}/rotations`
-    const answer = await context.api.post<{ rotationId: string; trigger: Trigger; joined: boolean }>(path, body)
-    const text = `${answer.rotationId}${answer.joined ? '  (this rotation was running already)' : ''}`
-    if (watch !== true) return context.output.result(answer, () => text)
-    context.output.line(text, { type: 'rotation', ...answer })
-    process.exitCode = await watchRotation(context, answer.rotationId, Date.now())
-  })
+async function rotate(context: Context, trigger: Trigger, credentialId: string, options: RotateOptions): Promise<void> {
+  const { reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, watch } = options
+  const body = { trigger, reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait }
+  const path = `/v1/credentials/${encodeURIComponent(credentialId)}/rotations`
+  const answer = await context.api.post<{ rotationId: string; trigger: Trigger; joined: boolean }>(path, body)
+  const text = `${answer.rotationId}${answer.joined ? '  (this rotation was running already)' : ''}`
+  if (watch !== true) return context.output.result(answer, () => text)
+  context.output.line(text, { type: 'rotation', ...answer })
+  process.exitCode = await watchRotation(context, answer.rotationId, Date.now())
+}
 
 const withPolicy = (self: Command): Command =>
   self
@@ -42,12 +42,31 @@ const withPolicy = (self: Command): Command =>
 export const rotateCommand = (): Command =>
   withPolicy(command('rotate', 'replace the key of a credential').argument('<credential>'))
     .option('--reason <text>', 'for the audit log', 'asked for with keyturn rotate')
-    .action(start('manual'))
+    .action(withApi((context, credentialId: string, options: RotateOptions) => rotate(context, 'manual', credentialId, options)))
+
+interface EmergencyOptions extends RotateOptions, Omit<FleetOptions, 'select'> {
+  readonly select?: string
+}
+
+const emergency = async (context: Context, credentialId: string | undefined, options: EmergencyOptions): Promise<void> => {
+  const { select, all } = options
+  if (credentialId !== undefined) {
+    if (select !== undefined || all === true)
+      throw new UsageFailure('A credential and a selector are both given', 'Keep one of them.')
+    return rotate(context, 'emergency', credentialId, options)
+  }
+  if (select === undefined && all !== true)
+    throw new UsageFailure('Which keys?', 'Name a credential, or --select some: --select "environment=prod scope=trade:*".')
+  return rollFleetOver(context, { ...options, select: select ?? '' })
+}
 
 export const emergencyCommand = (): Command =>
-  withPolicy(command('emergency', 'replace a key that is exposed: the old one dies first').argument('<credential>'))
+  withPolicy(command('emergency', 'replace keys that are exposed: the old ones die first').argument('[credential]'))
     .requiredOption('--reason <text>', 'for the audit log')
-    .action(start('emergency'))
+    .option('--select <selector>', 'all that are selected: "environment=prod scope=trade:*"')
+    .option('--all', 'every credential there is')
+    .option('--yes', 'do it without the count being typed')
+    .action(withApi(emergency))
 
 interface StatusOptions {
   readonly stage?: string

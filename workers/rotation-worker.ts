@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { receiptsTaskQueue } from '@keyturn/contract'
-import { Client } from '@temporalio/client'
+import { Client, Connection } from '@temporalio/client'
 import { NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker'
 import type { Logger } from 'pino'
 import { createAlerts } from '../activities/alerts.ts'
@@ -11,12 +11,14 @@ import { createKafka } from '../activities/kafka.ts'
 import { startNeglectWatch } from '../activities/neglect.ts'
 import { createPropagation } from '../activities/propagation.ts'
 import { startSweeping } from '../activities/sweeping.ts'
+import { startRollover } from '../api/rollover-workflows.ts'
 import type { ConfigOf } from '../infra/config.ts'
 import { ensureSearchAttributes } from '../infra/temporal.ts'
 import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { createSealer } from '../registry/sealing.ts'
+import { startRotations } from './fleet.ts'
 import { startPolicySchedules } from './policy-schedules.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 import { routeTemporalLog } from './temporal-log.ts'
@@ -48,13 +50,16 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source })
   const alerts = createAlerts(kafka, config.topics, source)
   const sealer = createSealer(config.kek)
+  const calls = await Connection.connect({ address: config.temporalAddress })
+  const client = new Client({ connection: calls, namespace: config.temporalNamespace })
   const { brand, publicUrl, leaks: leakSettings } = config
-  const activities = createActivities({ db, sealer, brand, publicUrl, propagation, alerts, leakSettings })
+  const startRotation = startRotations(client, config.taskQueue)
+  const activities = createActivities({ db, sealer, brand, publicUrl, propagation, alerts, leakSettings, startRotation })
   await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
   const connection = await NativeConnection.connect({ address: config.temporalAddress })
   const common = { connection, namespace: config.temporalNamespace, shutdownGraceTime: '10s', shutdownForceTime: '15s' } as const
 
-  const { awaitReceipt, awaitLeakReceipt, closeLeak } = activities
+  const { awaitReceipt, awaitLeakReceipt, closeLeak, awaitRolloverReceipt, awaitRotations } = activities
   const rotations = await Worker.create({
     ...common,
     ...workflowCode(config.workflowBundle),
@@ -65,12 +70,11 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const receipts = await Worker.create({
     ...common,
     taskQueue: receiptsTaskQueue(config.taskQueue),
-    activities: { awaitReceipt, awaitLeakReceipt, closeLeak },
+    activities: { awaitReceipt, awaitLeakReceipt, closeLeak, awaitRolloverReceipt, awaitRotations },
     maxConcurrentActivityTaskExecutions: 5_000,
   })
-  const sweeping = startSweeping(db, propagation, log)
+  const sweeping = startSweeping(db, propagation, (rolloverId) => startRollover(client, config.taskQueue, rolloverId), log)
   const neglect = startNeglectWatch(db, alerts, log)
-  const client = new Client({ connection, namespace: config.temporalNamespace })
   const schedules = startPolicySchedules(db, client, config.taskQueue, log)
   const workers = [rotations, receipts]
   const shutDown = () => workers.filter((worker) => worker.getState() === 'RUNNING').map((worker) => worker.shutdown())
@@ -86,7 +90,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
     await Promise.all([sweeping.stop(), neglect.stop(), schedules.stop()])
     await Promise.allSettled([propagation.stop(), alerts.stop()])
     await db.close()
-    await connection.close()
+    await Promise.all([connection.close(), calls.close()])
   }
   const stopped = run()
   return {

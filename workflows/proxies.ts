@@ -63,3 +63,22 @@ export const policies = proxyActivities<Pick<Activities, 'planPolicyRun'>>({
   startToCloseTimeout: '2 minutes',
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '30s' },
 })
+
+/** What a fleet rollover records, and its waves: each starts many rotations, and is tried again with those that are left. */
+export const rollovers = proxyActivities<
+  Pick<Activities, 'readRollover' | 'enterRolloverStage' | 'propagateRollover' | 'issueWave'>
+>({
+  startToCloseTimeout: '1 day',
+  heartbeatTimeout: '10s',
+  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
+})
+
+/** What it waits for at its end, in the queue of the other waits for gateways. */
+export const rolloverEnds = proxyActivities<Pick<Activities, 'awaitRolloverReceipt' | 'awaitRotations'>>({
+  get taskQueue() {
+    return receiptsTaskQueue(workflowInfo().taskQueue)
+  },
+  startToCloseTimeout: '365 days',
+  heartbeatTimeout: '10s',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s' },
+})

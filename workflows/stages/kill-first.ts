@@ -8,7 +8,9 @@ import type { Rotation } from '../rotation.ts'
 export async function killFirst(rotation: Rotation): Promise<void> {
   const { oldKey } = rotation
   const reason = rotation.turns.last?.reason ?? rotation.request.reason
-  await keys.compromiseKey({ ...rotation.by, keyId: oldKey.keyId, reason })
+  // A history from before there were fleet rollovers has no answer here.
+  const killed: { newKeyLost: boolean } | undefined = await keys.compromiseKey({ ...rotation.by, keyId: oldKey.keyId, reason })
+  if (killed?.newKeyLost) rotation.newKeyRetired = true
   rotation.oldKeyIs = 'off'
   rotation.entered('deactivating', reason)
   await rotation.published(oldKey.keyId)
