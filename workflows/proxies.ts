@@ -69,7 +69,7 @@ export const rollovers = proxyActivities<
   Pick<Activities, 'readRollover' | 'enterRolloverStage' | 'propagateRollover' | 'issueWave'>
 >({
   startToCloseTimeout: '1 day',
-  heartbeatTimeout: '10s',
+  heartbeatTimeout: '5s',
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
 })
 
