@@ -14,8 +14,8 @@ import {
 } from './events.ts'
 import { CREDENTIAL_ID_PATTERN, GATEWAY_ID_PATTERN, KEY_ID_PATTERN } from './ids.ts'
 import { KeyRecord } from './key-record.ts'
-import { PolicyFile } from './policy.ts'
 import { LeakReport, TOKEN_SHA256_HEX_PATTERN } from './leak-report.ts'
+import { PolicyFile } from './policy.ts'
 import { Alert, GatewayReport, UsageReport } from './reports.ts'
 import { TOPIC_SETTINGS, TOPICS, type TopicName } from './topics.ts'
 

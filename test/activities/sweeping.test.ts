@@ -62,7 +62,7 @@ test('what nobody has published is published: a new key, a change, and what was 
   const [fresh, changed] = [await makeCredential(db), await makeCredential(db)]
   await propagation.publish(changed.keyId)
   await compromiseKey(db, { keyId: changed.keyId, at: at(0), actor: 'test', reason: 'leak' })
-  sweeping = startSweeping(db, propagation, log, 200)
+  sweeping = startSweeping(db, propagation, async () => undefined, log, 200)
   await Promise.all([published(fresh), published(changed)])
   expect([await revisionsOf(fresh), await revisionsOf(changed)]).toEqual([[1], [1, 2]])
 
@@ -74,7 +74,7 @@ test('what nobody has published is published: a new key, a change, and what was 
 })
 
 test('a key whose owner publishes it is left to the owner', async () => {
-  sweeping = startSweeping(db, propagation, log, 2_000)
+  sweeping = startSweeping(db, propagation, async () => undefined, log, 2_000)
   const keys: TestCredential[] = []
   for (let i = 0; i < 5; i++) {
     const made = await makeCredential(db)
@@ -89,7 +89,7 @@ test('a key whose owner publishes it is left to the owner', async () => {
 test('G5: the secret of a claim that nobody took in time is destroyed, once, with an entry in the audit log', async () => {
   // Their claims ended long ago.
   const made = await Promise.all(Array.from({ length: 3 }, () => makeCredential(db)))
-  sweeping = startSweeping(db, propagation, log, 100)
+  sweeping = startSweeping(db, propagation, async () => undefined, log, 100)
   const claims = () =>
     db.query<{ state: string; ciphertext: Buffer | null; nonce: Buffer | null }>('select state, ciphertext, nonce from claims')
   await eventually(async () => (await claims()).every(({ state }) => state === 'expired'), 'all claims have ended', PATIENCE_MS)
