@@ -1,6 +1,7 @@
 /** Figures as Markdown: for the terminal, and for the blocks of README.md that they are written into. */
 import { cpus, type as systemType, totalmem } from 'node:os'
 import type { BaselineFigures } from './baselines.ts'
+import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
 import type { PolicyFigures } from './policies.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
@@ -136,6 +137,26 @@ export function revocationReport(figures: RevocationFigures): string {
           'measured here',
         ],
       ],
+    ),
+  ].join('\n')
+}
+
+export function leaksReport({ refusedMs, oneActivityMs, produceToConsumeMs, ratio, steps }: LeakFigures): string {
+  return [
+    table(
+      [`from the POST of a leak report, ${refusedMs.samples} samples`, ...HEAD],
+      [
+        ['**until the last of three gateways refused a request**', ...cells(refusedMs)],
+        ['peer: a workflow with one activity, start to result', ...cells(oneActivityMs)],
+        ['peer: one message from kafkajs to kafkajs', ...cells(produceToConsumeMs)],
+      ],
+    ),
+    '',
+    `- last refusal / (workflow + message), median over the rounds: ${judged(ratio, { atMost: 3 })}`,
+    '',
+    table(
+      ['where the time goes', 'median'],
+      LEAK_STEPS.map((step) => [step, ms(steps[step])]),
     ),
   ].join('\n')
 }

@@ -5,14 +5,15 @@
 import type { Receipt } from '@keyturn/contract'
 import { rotationWorkflowId } from '@keyturn/contract'
 import { oneActivity, openProduceToConsume } from './baselines.ts'
+import { firstActivity } from './history.ts'
 import type { BenchHouse } from './house.ts'
 import { createCredential, inParallel, reached, rotate, type UnderWay } from './rotations-under-way.ts'
 import { type Distribution, distribution, median } from './statistics.ts'
 import { Caller, now } from './traffic.ts'
 
-const PREPARED_AT_ONCE = 4
+export const PREPARED_AT_ONCE = 4
 /** How often a gateway has answered before it is to refuse: its connection is warm then. */
-const SEEN_ACCEPTED = 5
+export const SEEN_ACCEPTED = 5
 
 /** What happens on the way, in its order. Each is measured from the one before it. */
 export const STEPS = [
@@ -115,32 +116,19 @@ async function revoke(
 
 /** When the steps on the control plane's side were done, in milliseconds of the epoch: from Temporal's history, the audit log and the receipt. */
 async function marksOf(
-  { temporal, db }: BenchHouse,
+  house: BenchHouse,
   { credentialId, rotationId }: UnderWay,
   receipt: Receipt,
 ): Promise<{ told: number; began: number; committed: number; published: number }> {
-  const { events } = await temporal.workflow.getHandle(rotationWorkflowId(credentialId)).fetchHistory()
-  const timed = (events ?? []).map((event) => ({
-    event,
-    at: Number(event.eventTime?.seconds ?? 0) * 1_000 + (event.eventTime?.nanos ?? 0) / 1e6,
-  }))
-  const scheduled = timed.find(({ event }) => event.activityTaskScheduledEventAttributes?.activityType?.name === 'deactivateKey')
-  const startedOf = scheduled?.event.eventId
-  const started = timed.find(
-    ({ event }) =>
-      startedOf !== undefined &&
-      startedOf !== null &&
-      event.activityTaskStartedEventAttributes?.scheduledEventId?.equals(startedOf),
-  )
-  const [committed] = await db.query<{ recorded_at: Date }>(
+  const { scheduled, started } = await firstActivity(house, rotationWorkflowId(credentialId), 'deactivateKey')
+  const [committed] = await house.db.query<{ recorded_at: Date }>(
     `select recorded_at from audit where rotation_id = $1 and action = 'key.deactivated'`,
     [rotationId],
   )
-  if (scheduled === undefined || started === undefined || committed === undefined)
-    throw new Error(`the history of ${rotationId} does not show how the key was switched off`)
+  if (committed === undefined) throw new Error(`the audit log does not show how ${rotationId} switched its old key off`)
   return {
-    told: scheduled.at,
-    began: started.at,
+    told: scheduled,
+    began: started,
     committed: committed.recorded_at.getTime(),
     published: Date.parse(receipt.publishedAt),
   }

@@ -21,14 +21,17 @@ interface RotationBody {
 const LOOK_AGAIN_MS = 25
 const WITHIN_MS = 60_000
 
-/** A credential whose first key its client holds. @param webhook where the client is told of rotations */
-export async function createCredential(house: BenchHouse, webhook?: string): Promise<HeldCredential> {
+/** A credential whose first key its client holds, who is told of rotations at the webhook. */
+export async function createCredential(
+  house: BenchHouse,
+  { webhook, scopes = ['orders:read'] }: { webhook?: string; scopes?: readonly string[] } = {},
+): Promise<HeldCredential> {
   const contacts = webhook === undefined ? [] : [{ channel: 'webhook', url: webhook }]
   const { clientId } = await house.call<{ clientId: string }>('POST', '/v1/clients', { name: 'Bench', contacts })
   const { credentialId, claim } = await house.call<{ credentialId: CredentialId; claim: string }>(
     'POST',
     `/v1/clients/${clientId}/credentials`,
-    { name: 'bench', environment: 'prod', scopes: ['orders:read'] },
+    { name: 'bench', environment: 'prod', scopes },
   )
   const { token } = await house.call<{ token: string }>('POST', `/v1/claims/${claim}`, {})
   return { credentialId, token }

@@ -76,7 +76,7 @@ async function rotateAll(
   count: number,
   atOnce: number,
 ): Promise<{ aMinute: number; sample: string }> {
-  const credentials = await inParallel(count, PREPARED_AT_ONCE, () => createCredential(house, webhook))
+  const credentials = await inParallel(count, PREPARED_AT_ONCE, () => createCredential(house, { webhook }))
   const start = performance.now()
   const ended = await inParallel(count, atOnce, async (i) => {
     const credential = credentials[i]

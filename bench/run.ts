@@ -11,10 +11,12 @@ import { VERSIONS } from '../infra/stack/versions.ts'
 import { copyTemplate, dropDatabases } from '../test/support/databases.ts'
 import { measureBaselines } from './baselines.ts'
 import { type BenchHouse, openHouse } from './house.ts'
+import { measureLeaks } from './leaks.ts'
 import { measureLoad } from './load.ts'
 import { measurePolicies } from './policies.ts'
 import {
   baselinesReport,
+  leaksReport,
   loadReport,
   machine,
   policiesReport,
@@ -35,6 +37,7 @@ const WITH_KAFKA = { load: async ({ kafkaBrokers }: Stack) => loadReport(await m
 const WITH_HOUSE = {
   baselines: async (house: BenchHouse) => baselinesReport(await measureBaselines(house)),
   revocation: async (house: BenchHouse) => revocationReport(await measureRevocation(house)),
+  leaks: async (house: BenchHouse) => leaksReport(await measureLeaks(house)),
   rotations: async (house: BenchHouse) => rotationsReport(await measureRotations(house)),
   policies: async (house: BenchHouse) => policiesReport(await measurePolicies(house)),
 }

@@ -190,12 +190,17 @@ type Placed = Sighting & { readonly leak: Incident; readonly isNew: boolean }
 
 /** Index leak_sightings_pkey. Only what is new is audited; tokens that are none of ours in one entry for all. */
 async function noteSightings(tx: Tx, placed: readonly Placed[], reporter: Reporter, at: Date): Promise<void> {
-  const distinct = [...new Map(placed.map((each) => [JSON.stringify([each.leak.leak_id, each.source, each.url]), each])).values()]
+  const counted = new Map<string, Placed & { readonly times: number }>()
+  for (const each of placed) {
+    const place = JSON.stringify([each.leak.leak_id, each.source, each.url ?? ''])
+    counted.set(place, { ...each, times: (counted.get(place)?.times ?? 0) + 1 })
+  }
+  const distinct = [...counted.values()]
   const { rows } = await tx.query<{ leak_id: LeakId; source: string; url: string; fresh: boolean }>(
-    `insert into leak_sightings as s (leak_id, source, url, reporter, found_at, first_at, last_at)
-     select n.leak_id, n.source, n.url, $5, n.found_at, $6::timestamptz, $6::timestamptz
-     from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as n (leak_id, source, url, found_at)
-     on conflict (leak_id, place) do update set times = s.times + 1, last_at = greatest(s.last_at, excluded.last_at)
+    `insert into leak_sightings as s (leak_id, source, url, reporter, found_at, first_at, last_at, times)
+     select n.leak_id, n.source, n.url, $5, n.found_at, $6::timestamptz, $6::timestamptz, n.times
+     from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $7::integer[]) as n (leak_id, source, url, found_at, times)
+     on conflict (leak_id, place) do update set times = s.times + excluded.times, last_at = greatest(s.last_at, excluded.last_at)
      returning leak_id, source, url, xmax = 0 as fresh`,
     [
       distinct.map(({ leak }) => leak.leak_id),
@@ -204,6 +209,7 @@ async function noteSightings(tx: Tx, placed: readonly Placed[], reporter: Report
       distinct.map(({ foundAt }) => foundAt),
       reporter,
       at,
+      distinct.map(({ times }) => times),
     ],
   )
   const byLeak = new Map(placed.map((each) => [each.leak.leak_id, each]))

@@ -85,9 +85,10 @@ export async function leakOf(house: House, leakId: LeakId): Promise<Leak> {
   return leak
 }
 
-/** Waits until a leak is closed, and reads its report. */
+/** Waits until a leak is closed, and reads its report. Gateways are asked for their usage: of themselves they wait for a minute. */
 export async function closed(house: House, leakId: LeakId, withinMs = 60_000): Promise<IncidentReport> {
-  await eventually(async () => (await leakOf(house, leakId)).status === 'closed', `the end of ${leakId}`, withinMs)
+  const isClosed = async () => (await leakOf(house, leakId)).status === 'closed' || void (await house.settleUsage())
+  await eventually(isClosed, `the end of ${leakId}`, withinMs)
   const found = await incidentReport(house.db, leakId)
   if (found === undefined) throw new Error(`there is no leak ${leakId}`)
   return found
