@@ -3,7 +3,7 @@ import type { CredentialId } from '@keyturn/contract'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type RunningListener, startLeakListener } from '../../workers/leak-listener.ts'
 import { startRotationWorker } from '../../workers/rotation-worker.ts'
-import { type ServedApi, serveApi } from '../support/api.ts'
+import { serveApi } from '../support/api.ts'
 import { type Forwarder, forwardKafka, forwardPostgres, forwardTemporal } from '../support/forwarder.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
@@ -144,13 +144,3 @@ test(
   },
   10 * 60_000,
 )
-
-test('the listener is the only process that has to sweep: two of them do no harm', async () => {
-  const api: ServedApi = later(await startApi(house))
-  await startWorker()
-  await Promise.all([startListener(), startListener()])
-  const { token, credentialId } = await house.credential(['withdraw:funds'])
-  const { leakId } = await report(api, { token })
-  await closed(house, leakId, 120_000)
-  expect(await statesOf(credentialId)).toEqual(['1 compromised retired', '2 active current'])
-})
