@@ -28,7 +28,7 @@ export interface PolicyFigures {
 }
 
 /** @param options how many credentials are due in each round */
-export async function measurePolicies(house: BenchHouse, { credentials = 500, rounds = 3 } = {}): Promise<PolicyFigures> {
+export async function measurePolicies(house: BenchHouse, { credentials = 200, rounds = 3 } = {}): Promise<PolicyFigures> {
   const ours: number[] = []
   const peers: number[] = []
   for (let round = 0; round < rounds; round++) {
