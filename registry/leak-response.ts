@@ -9,6 +9,7 @@ import {
   type LeakMatch,
   type LeakResponse,
   leakWorkflowId,
+  type Policy,
   type Receipt,
   type RotationId,
 } from '@keyturn/contract'
@@ -49,6 +50,7 @@ interface SqlCase {
   readonly client_id: ClientId
   readonly environment: Environment
   readonly scopes: string[]
+  readonly policy: Policy | null
   readonly source: string
   readonly url: string
 }
@@ -58,8 +60,8 @@ const DEAD: readonly KeyState[] = ['deactivated', 'compromised', 'destroyed']
 /** Primary keys; index leak_sightings_pkey. */
 const LOCK_CASE = `
 select l.status, l.matched, l.response, l.overlap_ms, l.contained_at, k.key_id, k.state, k.rotation_id as key_rotation_id,
-  c.credential_id, c.client_id, c.environment, c.scopes, s.source, s.url
-from leaks l join keys k using (key_id) join credentials c using (credential_id)
+  c.credential_id, c.client_id, c.environment, c.scopes, p.document as policy, s.source, s.url
+from leaks l join keys k using (key_id) join credentials c using (credential_id) left join policies p on p.name = c.policy
 cross join lateral (select source, url from leak_sightings s where s.leak_id = l.leak_id order by first_at limit 1) s
 where l.leak_id = $1 for no key update of l`
 
@@ -122,7 +124,7 @@ function playbookOf(
   if (leak.response !== null) return { response: leak.response }
   if (leak.state === 'deactivated' && !isOld) return { response: 'none' }
   if (leak.state === 'compromised' || leak.state === 'destroyed') return { response: 'none' }
-  return isNew || leak.state === 'deactivated' ? { response: 'at-once' } : leakPlaybook(leak, settings)
+  return isNew || leak.state === 'deactivated' ? { response: 'at-once' } : leakPlaybook(leak.scopes, leak.policy, settings)
 }
 
 /** @returns whether the key is dead because of this leak: now, or since an earlier look */

@@ -1,5 +1,5 @@
 /** What is to be done with a credential whose key has leaked. */
-import { scopesTouch } from '@keyturn/contract'
+import { type Policy, scopesTouch, termsOf } from '@keyturn/contract'
 
 export type LeakPlaybook = { readonly response: 'at-once' } | { readonly response: 'overlap'; readonly overlapMs: number }
 
@@ -11,8 +11,10 @@ export interface LeakSettings {
   readonly overlapMs: number
 }
 
-/** The one place where it is decided: what a policy says of leaks (`onLeak`) goes in here, before the settings. */
-export function leakPlaybook(credential: { readonly scopes: readonly string[] }, settings: LeakSettings): LeakPlaybook {
-  const dangerous = settings.atOnce.some((pattern) => credential.scopes.some((scope) => scopesTouch(pattern, scope)))
-  return dangerous ? { response: 'at-once' } : { response: 'overlap', overlapMs: settings.overlapMs }
+/** The one place where it is decided: what the credential's policy says of leaks (`onLeak`), else what its scopes may do. */
+export function leakPlaybook(scopes: readonly string[], policy: Policy | null, settings: LeakSettings): LeakPlaybook {
+  const said = policy === null ? undefined : termsOf(policy).onLeakMs
+  const dangerous = settings.atOnce.some((pattern) => scopes.some((scope) => scopesTouch(pattern, scope)))
+  const overlapMs = said ?? (dangerous ? 0 : settings.overlapMs)
+  return overlapMs === 0 ? { response: 'at-once' } : { response: 'overlap', overlapMs }
 }

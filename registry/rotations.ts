@@ -177,7 +177,10 @@ export async function openRotation(
     await noteStage(tx, { ...input, stage: 'requested' })
     // Whoever asks for it, it answers what is known of the key. The audit log's head is locked by now, as it is while a leak is
     // recorded: one that this does not see will see this rotation. Index leaks_by_key.
-    await tx.query(`update leaks set rotation_id = $2 where key_id = $1 and status <> 'closed'`, [oldKey.key_id, input.rotationId])
+    await tx.query(`update leaks set rotation_id = $2 where key_id = $1 and status <> 'closed'`, [
+      oldKey.key_id,
+      input.rotationId,
+    ])
     return toSummary({ ...row, environment: credential.environment })
   })
 }

@@ -6,6 +6,8 @@ import { createClient } from '../../registry/clients.ts'
 import { createCredential, getCredential } from '../../registry/credentials.ts'
 import type { Database } from '../../registry/database.ts'
 import { deactivateKey } from '../../registry/keys.ts'
+import { recordLeaks, toSighting } from '../../registry/leak-intake.ts'
+import { containLeak } from '../../registry/leak-response.ts'
 import {
   type ApplyPolicies,
   applyPolicies,
@@ -293,4 +295,22 @@ describe('a stopped policy', () => {
     expect(await getPolicy(db, 'a')).toMatchObject({ countedFrom: at(5) })
     expect((await getPolicy(db, 'a'))?.stopped).toBeUndefined()
   })
+})
+
+test.each([
+  ['atOnce', ['read:prices'], { atOnce: true }],
+  ['5m', ['trade:write'], { atOnce: false, overlapMs: 300_000 }],
+  [undefined, ['trade:write'], { atOnce: true }],
+  [undefined, ['read:prices'], { atOnce: false, overlapMs: 3_600_000 }],
+] as const)('onLeak %s, scopes %j: what a leak of its key does', async (onLeak, scopes, expected) => {
+  const { keyId } = await credentialLike({ scopes: [...scopes] })
+  await apply([policy('leaky', undefined, onLeak === undefined ? {} : { onLeak })])
+  const tokenSha256 = (await keyOf(db, keyId)).verifier.sha256
+  const sightings = [toSighting({ tokenSha256, source: 'test' })]
+  const [leak] = await recordLeaks(db, { sightings, reporter: 'operator', at: at(1) })
+  if (leak === undefined) throw new Error('it was not recorded')
+  const settings = { atOnce: ['trade:*'], overlapMs: 3_600_000 }
+  const plan = await containLeak(db, { leakId: leak.leakId, at: at(2), settings, force: false, begun: true })
+  expect(plan).toMatchObject(expected)
+  expect((await keyOf(db, keyId)).state).toBe(expected.atOnce ? 'compromised' : 'active')
 })
