@@ -99,11 +99,11 @@ export function createRotationActivities({ db }: { db: Database }) {
     await registry.enterStage(db, dated(input))
   }
 
-  /** Marks a running rotation as one that kills its old key first. */
+  /** Marks a running rotation as one that kills its old key; `graceMs`: once the client has had time to switch over. */
   const takeOver = async ({
     trigger = 'emergency',
     ...input
-  }: By & { reason: string; trigger?: 'emergency' | 'leak' }): Promise<void> => {
+  }: By & { reason: string; trigger?: 'emergency' | 'leak'; graceMs?: number }): Promise<void> => {
     await registry.takeOverRotation(db, { ...dated(input), trigger })
   }
 

@@ -2,6 +2,7 @@ import {
   DEFAULT_POLICY,
   DEFAULT_REMINDERS,
   formatDuration,
+  graceTerms,
   type OnDeadline,
   parseDuration,
   type RotationPolicy,
@@ -10,6 +11,7 @@ import { ApiError, type FieldError } from './problems.ts'
 import { given } from './routes.ts'
 
 const MAX_MS = 366 * 86_400_000
+const MAX_GRACE_MS = 86_400_000
 
 /** What a request may say of how its rotation is to run. */
 export interface PolicyOverrides {
@@ -18,6 +20,8 @@ export interface PolicyOverrides {
   readonly onDeadline?: OnDeadline
   readonly regretWindow?: string
   readonly receiptWait?: string
+  /** For emergencies alone. */
+  readonly grace?: string
 }
 
 /** Milliseconds, or an error that names the field. A minus sign never parses. */
@@ -58,6 +62,9 @@ export function policyOf(overrides: PolicyOverrides, base: RotationPolicy = DEFA
   const quietPeriodMs = read('/quietPeriod', overrides.quietPeriod, errors, true)
   const regretWindowMs = read('/regretWindow', overrides.regretWindow, errors, true)
   const receiptWaitMs = read('/receiptWait', overrides.receiptWait, errors, true)
+  const graceMs = read('/grace', overrides.grace, errors, false)
+  if (graceMs !== undefined && graceMs > MAX_GRACE_MS)
+    errors.push({ path: '/grace', message: 'must not be longer than 24h: an exposed key has to die' })
   if (errors.length === 0 && quietPeriodMs !== undefined && quietPeriodMs > overlapMs) {
     const message = `must not be longer than the overlap of ${formatDuration(overlapMs)}: the old key could never be quiet long enough`
     errors.push({ path: '/quietPeriod', message })
@@ -70,6 +77,7 @@ export function policyOf(overrides: PolicyOverrides, base: RotationPolicy = DEFA
     ...given('onDeadline', overrides.onDeadline),
     ...given('regretWindowMs', regretWindowMs),
     ...given('receiptWaitMs', receiptWaitMs),
+    ...(graceMs === undefined ? {} : graceTerms(graceMs)),
   }
 }
 
@@ -87,4 +95,5 @@ export const policyBody = (policy: RotationPolicy) => ({
   ...given('name', policy.name),
   ...given('expiry', policy.expiryMs === undefined ? undefined : formatDuration(policy.expiryMs)),
   ...given('approvals', policy.approvals),
+  ...given('grace', policy.graceMs === undefined ? undefined : formatDuration(policy.graceMs)),
 })

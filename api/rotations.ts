@@ -47,6 +47,9 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
           onDeadline: Type.Optional(Type.Enum([...ON_DEADLINE])),
           regretWindow: Type.Optional(Duration('how long refusals of the old key are watched afterwards')),
           receiptWait: Type.Optional(Duration('how long a gateway may be missing before the rotation is held')),
+          grace: Type.Optional(
+            Duration('emergency: how long the client has to switch over before the old key dies; without it the key dies first'),
+          ),
         }),
         response: {
           202: Type.Object({
@@ -60,6 +63,10 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request, reply) => {
       const { trigger, reason, ...overrides } = request.body
+      if (overrides.grace !== undefined && trigger !== 'emergency') {
+        const message = 'is for emergencies: a manual rotation has an overlap'
+        throw new ApiError('invalid-request', `grace ${message}`, [{ path: '/grace', message }])
+      }
       const credential = await getCredential(db, request.params.id)
       if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${request.params.id}.`)
       const policy = policyOf(overrides, await rotationPolicyOf(db, credential.credentialId))

@@ -199,6 +199,7 @@ export const RotationBody = Type.Object({
     name: Type.Optional(Type.String({ description: 'the policy that this comes from' })),
     expiry: Type.Optional(Type.String()),
     approvals: Type.Optional(Type.Enum(['introducing', 'deactivating'])),
+    grace: Type.Optional(Type.String()),
   }),
   timeline: TimelineSchema,
   evidence: EvidenceSchema,

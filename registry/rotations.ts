@@ -14,7 +14,7 @@ import type {
   TimelineEntry,
   Trigger,
 } from '@keyturn/contract'
-import { isTerminal } from '@keyturn/contract'
+import { graceTerms, isTerminal } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
@@ -211,13 +211,24 @@ export async function linkLeak(tx: Tx, leakId: LeakId, rotationId: RotationId): 
 /** Marks a running rotation as one that kills its old key first. */
 export async function takeOverRotation(
   db: Database,
-  input: { rotationId: RotationId; trigger: 'emergency' | 'leak'; reason: string; at: Date; actor: string },
+  input: {
+    rotationId: RotationId
+    trigger: 'emergency' | 'leak'
+    reason: string
+    graceMs?: number
+    at: Date
+    actor: string
+  },
 ): Promise<void> {
   await db.tx(async (tx) => {
     const rotation = await lockRotation(tx, input.rotationId)
     if (rotation.trigger === input.trigger) return
     refuseEnded(rotation)
-    await tx.query('update rotations set trigger = $2 where rotation_id = $1', [input.rotationId, input.trigger])
+    await tx.query('update rotations set trigger = $2, policy = $3 where rotation_id = $1', [
+      input.rotationId,
+      input.trigger,
+      JSON.stringify(input.graceMs === undefined ? rotation.policy : { ...rotation.policy, ...graceTerms(input.graceMs) }),
+    ])
     await appendAudit(tx, {
       at: input.at,
       actor: input.actor,

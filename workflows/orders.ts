@@ -60,13 +60,19 @@ export function listen(rotation: Rotation): void {
 /** The first request opens the rotation; a later one joins it, and an emergency takes it over. The same one may come twice. */
 async function trigger(rotation: Rotation, request: RotationRequest): Promise<TriggerAnswer> {
   if (!rotation.requested) rotation.accept(request)
-  else if (request.trigger === 'emergency' && !rotation.emergency) rotation.takeOver(request.reason, request.actor)
+  else if (request.trigger === 'emergency' && isMoreUrgent(request, rotation)) {
+    rotation.takeOver(request.reason, request.actor, 'emergency', request.policy.graceMs)
+  }
   // Only then it is known which rotation it is, and that it can be had.
   await condition(() => rotation.onRecord || rotation.impossible !== undefined)
   if (rotation.impossible !== undefined) throw rotation.impossible
   const { rotationId } = rotation.request
   return { rotationId, trigger: rotation.trigger, joined: rotationId !== request.rotationId }
 }
+
+/** An emergency is taken over by one alone that leaves no grace where it leaves some. */
+const isMoreUrgent = ({ policy }: RotationRequest, { emergency, leavesGrace }: Rotation): boolean =>
+  !emergency || (leavesGrace && policy.graceMs === undefined)
 
 async function give(rotation: Rotation, order: RotationOrder, effect: OrderRule['effect']): Promise<RotationProgress> {
   const { stage, deadline } = rotation
@@ -144,7 +150,7 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
     effect: (rotation, { reason, actor }) => rotation.turnBack(reason, actor),
   },
   escalate: {
-    refusal: (rotation) => (rotation.emergency ? 'the rotation is an emergency already' : undefined),
+    refusal: ({ emergency, leavesGrace }) => (emergency && !leavesGrace ? 'the rotation is an emergency already' : undefined),
     effect: (rotation, { reason, actor }) => rotation.takeOver(reason, actor),
   },
 }

@@ -6,6 +6,7 @@ import { records } from './proxies.ts'
 import { Rotation } from './rotation.ts'
 import { waitForApproval } from './stages/approval.ts'
 import { finish, switchOff } from './stages/deactivate.ts'
+import { grace } from './stages/grace.ts'
 import { introduce } from './stages/introduce.ts'
 import { killFirst } from './stages/kill-first.ts'
 import { killNewKey } from './stages/kill-new-key.ts'
@@ -35,7 +36,7 @@ type Course = (rotation: Rotation) => Promise<void>
 const COURSES: Readonly<Record<'replace' | 'roll-back' | 'emergency', Course>> = {
   replace,
   'roll-back': rollBack,
-  emergency: killFirst,
+  emergency,
 }
 
 async function run(rotation: Rotation): Promise<RotationStage> {
@@ -87,6 +88,12 @@ async function replace(rotation: Rotation): Promise<void> {
     }
   }
   await finish(rotation)
+}
+
+/** The old key dies before anything else; or, where the client must not stop, once it has had its time to switch over. */
+async function emergency(rotation: Rotation): Promise<void> {
+  if (rotation.graceMs !== undefined && rotation.oldKeyIs === 'accepted') await grace(rotation, rotation.graceMs)
+  await killFirst(rotation)
 }
 
 /** Where a rotation goes that was turned. A new key that has leaked dies before anything else. */

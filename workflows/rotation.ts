@@ -49,6 +49,10 @@ export class Rotation {
   /** Set once every live gateway accepts the new key. */
   newKeyEverywhere = false
   newKeyRetired = false
+  /** How long an emergency leaves the old key to the client, when it does. */
+  graceMs: number | undefined
+  /** The client has been told of its new key already when the old one dies. */
+  graced = false
   /** `going` from the decision to switch it off until the registry has answered. */
   oldKeyIs: 'accepted' | 'going' | 'off' = 'accepted'
   /** What took the rotation over, when something did. */
@@ -116,6 +120,11 @@ export class Rotation {
     return leak?.atOnce === true && leak.keyId === (this.old?.keyId ?? leak.keyId)
   }
 
+  /** An emergency whose old key lives on until the client has had time to switch over. */
+  get leavesGrace(): boolean {
+    return this.emergency && this.graceMs !== undefined && this.oldKeyIs === 'accepted'
+  }
+
   get goingBack(): boolean {
     return this.turns.last?.course === 'roll-back'
   }
@@ -148,6 +157,7 @@ export class Rotation {
   accept(request: RotationRequest): void {
     this.first = request
     this.trigger = request.trigger
+    if (request.trigger === 'emergency') this.graceMs = request.policy.graceMs
     this.timeline.push({ stage: 'requested', at: isoNow(), reason: request.reason })
   }
 
@@ -167,6 +177,7 @@ export class Rotation {
     this.first = { ...this.request, ...request }
     if (trigger === 'emergency') this.takenOver = 'emergency'
     else if (this.opensAtOnce) this.takenOver = 'leak'
+    if (this.emergency) this.graceMs = request.policy.graceMs
     this.stage = left.stage
     this.timeline = [...left.timeline]
     this.newKey = left.newKey
@@ -221,8 +232,10 @@ export class Rotation {
     this.turns.take({ course: 'roll-back', reason, actor })
   }
 
-  takeOver(reason: string, actor: string, trigger: 'emergency' | 'leak' = 'emergency'): void {
-    this.becomeEmergency(trigger)
+  /** The old key dies; at once, or when the client has had `graceMs` to switch over. */
+  takeOver(reason: string, actor: string, trigger: 'emergency' | 'leak' = 'emergency', graceMs?: number): void {
+    if (!this.emergency) this.becomeEmergency(trigger)
+    this.graceMs = graceMs
     this.turns.take({ course: 'emergency', reason, actor })
   }
 

@@ -54,6 +54,8 @@ export interface RotationPolicy {
   readonly expiryMs?: number
   /** Before which stage a rotation that the schedule has started waits for a person's approval. */
   readonly approvals?: ApprovalStage
+  /** How long an emergency leaves the client to switch over before the old key dies; without it the key dies first. */
+  readonly graceMs?: number
 }
 
 export type ApprovalStage = 'introducing' | 'deactivating'
@@ -184,6 +186,13 @@ export type HeldFor = (typeof HELD_FOR)[number]
 /** What the collector signals (signal `evidence`). */
 export const EVIDENCE_FACTS = ['new-key-used', 'old-key-quiet', 'new-key-refused', 'old-key-refused'] as const
 export type EvidenceFact = (typeof EVIDENCE_FACTS)[number]
+
+/** How long the old key must have been unused, in an emergency with grace, for the client to have switched over. */
+const SWITCHED_AFTER_MS = 10_000
+
+/** What an emergency with grace changes in a policy. Whoever shows the old key, which is exposed, is not given the new one for it. */
+export const graceTerms = (graceMs: number) =>
+  ({ graceMs, quietPeriodMs: Math.min(SWITCHED_AFTER_MS, graceMs), successorByOldKey: false }) as const
 
 /** What a client is told. */
 export const NOTIFICATION_KINDS = ['introduced', 'reminder', 'deactivated', 'rolled-back', 'leak', 'emergency'] as const

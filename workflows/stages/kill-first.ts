@@ -22,11 +22,15 @@ export async function killFirst(rotation: Rotation): Promise<void> {
   if (newKey === undefined || rotation.newKeyRetired) {
     newKey = await keys.introduceKey({ ...rotation.by, claimUntil: rotation.claimUntil })
     rotation.introduced(newKey)
+    rotation.graced = false
     rotation.entered('introducing')
     await rotation.published(newKey.keyId)
   }
-  await rotation.enter('notifying')
-  await rotation.tell('emergency')
+  if (rotation.graced) await rotation.tell('deactivated')
+  else {
+    await rotation.enter('notifying')
+    await rotation.tell('emergency')
+  }
 
   await rotation.propagated(oldKey.keyId)
   await rotation.propagated(newKey.keyId)
