@@ -1,14 +1,16 @@
 /** Rolling a whole fleet over: it is shown first, and the count has to be typed. */
 import { setTimeout as pause } from 'node:timers/promises'
 import type { RolloverCounts, RolloverReceipt, RolloverRemainder, RolloverStage } from '@keyturn/contract/rollover'
+import type { GatewayReceipt } from '@keyturn/contract/rotation'
 import type { Selector } from '@keyturn/contract/selector'
 import { Command } from 'commander'
 import { type Context, command, withApi } from './context.ts'
 import { EXIT, Failure, ProblemFailure, UsageFailure } from './failure.ts'
 import { type Output, plain, table } from './output.ts'
 import { clock } from './rendering.ts'
+import { readSelector } from './selector.ts'
 
-export interface Preview {
+interface Preview {
   readonly credentials: number
   readonly keys: number
   readonly clients: number
@@ -16,7 +18,7 @@ export interface Preview {
   readonly joined: number
 }
 
-export interface RolloverAnswer {
+interface RolloverAnswer {
   readonly rolloverId: string
   readonly selector: Selector
   readonly credentialId?: string
@@ -42,17 +44,6 @@ const LOOK_AGAIN_MS = 1_000
 /** So long the API may be away before watching is given up. */
 const PATIENCE_MS = 5 * 60_000
 
-/** @throws UsageFailure that says what a selector looks like */
-export async function readSelector(text: string): Promise<Selector> {
-  const { parseSelector } = await import('@keyturn/contract/selector')
-  try {
-    return parseSelector(text)
-  } catch (error) {
-    if (error instanceof RangeError) throw new UsageFailure('This is not a selector', error.message)
-    throw error
-  }
-}
-
 /** Kills the keys of all that are selected. @param options.select what `parseSelector` reads */
 export async function rollFleetOver({ api, output }: Context, options: FleetOptions): Promise<void> {
   const selector = await readSelector(options.select)
@@ -71,7 +62,11 @@ export async function rollFleetOver({ api, output }: Context, options: FleetOpti
  * Shows what is going to happen, and has the count typed.
  * @throws UsageFailure where nobody can type; Failure when something else is typed
  */
-export async function confirm(output: Output, preview: Preview, { select, yes }: FleetOptions): Promise<void> {
+export async function confirm(
+  output: Output,
+  preview: Preview,
+  { select, yes }: Pick<FleetOptions, 'select' | 'yes'>,
+): Promise<void> {
   if (preview.credentials === 0) throw new Failure('No credential with a key is selected', 'Nothing was done.')
   if (!output.json) output.note(previewText(select, preview))
   if (yes === true) return
@@ -183,9 +178,7 @@ function progressLine({ stage, counts, unconfirmed }: RolloverAnswer, output: Ou
 function rolloverText(rollover: RolloverAnswer, output: Output): string {
   const { rolloverId, reason, receipts, remainder, openedAt } = rollover
   const lines = [`${rolloverId}  ${clock(openedAt)}  ${plain(reason)}`, progressLine(rollover, output)]
-  for (const { gateways } of receipts)
-    for (const { gatewayId, appliedAt, ms } of gateways)
-      lines.push(`${clock(appliedAt)}  ${gatewayId}  refuses all of them, after ${ms} ms`)
+  for (const { gateways } of receipts) lines.push(...receiptLines(gateways))
   if (remainder.length > 0) {
     lines.push('', 'Without a new key from this rollover:')
     lines.push(
@@ -197,6 +190,9 @@ function rolloverText(rollover: RolloverAnswer, output: Output): string {
   }
   return lines.join('\n')
 }
+
+export const receiptLines = (gateways: readonly GatewayReceipt[]): string[] =>
+  gateways.map(({ gatewayId, appliedAt, ms }) => `${clock(appliedAt)}  ${gatewayId}  refuses all of them, after ${ms} ms`)
 
 const rolloversText = (rollovers: readonly RolloverAnswer[]): string =>
   rollovers.length === 0

@@ -2,7 +2,7 @@
 import { ON_DEADLINE, ROTATION_STAGES, type Trigger } from '@keyturn/contract/rotation'
 import { type Command, Option } from 'commander'
 import type { RotationAnswer, RotationSummary } from './answers.ts'
-import { type Context, command, withApi } from './context.ts'
+import { type Context, command, outputOf, withApi } from './context.ts'
 import { UsageFailure } from './failure.ts'
 import { duration } from './options.ts'
 import { rotationsText, rotationText } from './rendering.ts'
@@ -16,12 +16,13 @@ interface RotateOptions {
   readonly onDeadline?: string
   readonly regretWindow?: string
   readonly receiptWait?: string
+  readonly grace?: string
   readonly watch?: boolean
 }
 
 async function rotate(context: Context, trigger: Trigger, credentialId: string, options: RotateOptions): Promise<void> {
-  const { reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, watch } = options
-  const body = { trigger, reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait }
+  const { reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, grace, watch } = options
+  const body = { trigger, reason, overlap, quietPeriod, onDeadline, regretWindow, receiptWait, grace }
   const path = `/v1/credentials/${encodeURIComponent(credentialId)}/rotations`
   const answer = await context.api.post<{ rotationId: string; trigger: Trigger; joined: boolean }>(path, body)
   const text = `${answer.rotationId}${answer.joined ? '  (this rotation was running already)' : ''}`
@@ -46,27 +47,39 @@ export const rotateCommand = (): Command =>
 
 interface EmergencyOptions extends RotateOptions, Omit<FleetOptions, 'select'> {
   readonly select?: string
+  readonly direct?: boolean
 }
 
-const emergency = async (context: Context, credentialId: string | undefined, options: EmergencyOptions): Promise<void> => {
-  const { select, all } = options
-  if (credentialId !== undefined) {
-    if (select !== undefined || all === true)
-      throw new UsageFailure('A credential and a selector are both given', 'Keep one of them.')
-    return rotate(context, 'emergency', credentialId, options)
-  }
-  if (select === undefined && all !== true)
+async function emergency(credentialId: string | undefined, options: EmergencyOptions, self: Command): Promise<void> {
+  const { select, all, direct, watch, grace } = options
+  if (credentialId !== undefined && (select !== undefined || all === true))
+    throw new UsageFailure('A credential and a selector are both given', 'Keep one of them.')
+  if (credentialId === undefined && select === undefined && all !== true)
     throw new UsageFailure('Which keys?', 'Name a credential, or --select some: --select "environment=prod scope=trade:*".')
-  return rollFleetOver(context, { ...options, select: select ?? '' })
+  if (credentialId === undefined && grace !== undefined)
+    throw new UsageFailure('A fleet is killed first: there is no grace for it', 'Name one credential to leave its client time.')
+  if (direct === true) {
+    if (grace !== undefined) throw new UsageFailure('--direct kills at once', 'Leave --grace out.')
+    if (watch === true) throw new UsageFailure('--direct waits for the receipts itself', 'Leave --watch out.')
+    const { killDirectly } = await import('./direct.ts')
+    return killDirectly(outputOf(self), credentialId, options)
+  }
+  return withApi((context) =>
+    credentialId === undefined
+      ? rollFleetOver(context, { ...options, select: select ?? '' })
+      : rotate(context, 'emergency', credentialId, options),
+  )(self)
 }
 
 export const emergencyCommand = (): Command =>
   withPolicy(command('emergency', 'replace keys that are exposed: the old ones die first').argument('[credential]'))
     .requiredOption('--reason <text>', 'for the audit log')
+    .option('--grace <duration>', 'one credential: how long its client has to switch over before the old key dies: 15m', duration)
     .option('--select <selector>', 'all that are selected: "environment=prod scope=trade:*"')
     .option('--all', 'every credential there is')
     .option('--yes', 'do it without the count being typed')
-    .action(withApi(emergency))
+    .option('--direct', 'without the API and Temporal: changes the registry and tells the gateways from here')
+    .action(emergency)
 
 interface StatusOptions {
   readonly stage?: string

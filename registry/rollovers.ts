@@ -123,16 +123,16 @@ export async function openRollover(db: Database, input: NewRollover): Promise<Op
     const dying = await lockDying(tx, input)
     const keyIds = dying.flatMap((each) => each.keyIds)
     const { rolloverId, selector, credentialId, reason, actor, at } = input
-    await tx.query(
-      'insert into rollovers (rollover_id, selector, credential_id, reason, actor, killed, opened_at) values ($1, $2, $3, $4, $5, $6, $7)',
-      [rolloverId, selector, credentialId, reason, actor, keyIds.length, at],
-    )
     const selected = await insertMembers(tx, input, dying)
     if (selected === 0) throw new RegistryError('unknown-credential', 'no credential with a key is selected: nothing was done')
     if (input.expected !== undefined && input.expected !== selected) {
       const what = `${selected} credentials are selected, not ${input.expected}: nothing was done`
       throw new RegistryError('count-mismatch', `${what}. Look at them again`)
     }
+    await tx.query(
+      'insert into rollovers (rollover_id, selector, credential_id, reason, actor, killed, opened_at) values ($1, $2, $3, $4, $5, $6, $7)',
+      [rolloverId, selector, credentialId, reason, actor, keyIds.length, at],
+    )
     for (let from = 0; from < keyIds.length; from += AT_ONCE) {
       // Index claims_by_key.
       await tx.query(

@@ -6,6 +6,7 @@ import { getRollover, type Rollover } from '../../registry/rollover-records.ts'
 import { apiHouse } from '../api/support.ts'
 import { type FleetMember, makeFleet } from '../support/fleet.ts'
 import { eventually } from '../support/house.ts'
+import { obstruct } from '../support/obstacles.ts'
 import { type PlaceName, standAt } from '../support/standings.ts'
 
 vi.setConfig({ testTimeout: 300_000 })
@@ -47,6 +48,12 @@ async function until(rolloverId: RolloverId, what: string, met: (rollover: Rollo
 const ended = (rolloverId: RolloverId) => until(rolloverId, 'the end', ({ endedAt }) => endedAt !== undefined)
 const inStage = (rolloverId: RolloverId, stage: Rollover['stage']) => until(rolloverId, stage, (seen) => seen.stage === stage)
 const order = (rolloverId: RolloverId, name: string) => at.client.post(`/v1/rollovers/${rolloverId}/${name}`, { reason: name })
+
+/** Keeps the end of one key from being noted as published: until that is released, the rollover stands before its first wave. */
+async function beforeItsWaves([first]: readonly FleetMember[]): Promise<() => Promise<void>> {
+  if (first === undefined) throw new Error('there is no member')
+  return obstruct(at.house.db, first.credentialId, { refuses: 'published', event: 'keyturn.key.compromised' })
+}
 
 const statesOf = async ({ credentialId }: Pick<FleetMember, 'credentialId'>) =>
   (await at.house.keys(credentialId)).map(({ version, state, standing }) => `${version} ${state} ${standing}`)
@@ -127,8 +134,7 @@ test('G3: a silent gateway is named until it is declared gone; the new keys do n
 
 test('pause and resume: no wave begins in between, and the receipt comes all the same', async () => {
   const { members, scope } = await fleet(5)
-  // While a gateway is silent, the rollover stands before its first wave for some seconds.
-  await at.house.announceSilentGateway('gw-silent')
+  const release = await beforeItsWaves(members)
   const rolloverId = await rollOver(scope, 5)
   await eventually(
     async () => (await at.client.post(`/v1/rollovers/${rolloverId}/pause`, { reason: 'wait' })).status === 200,
@@ -136,7 +142,7 @@ test('pause and resume: no wave begins in between, and the receipt comes all the
     WITHIN_MS,
   )
   expect(await inStage(rolloverId, 'paused')).toMatchObject({ counts: { killed: 5, successors: 0 } })
-  await at.house.propagation.declareGone('gw-silent')
+  await release()
   await until(rolloverId, 'the receipt', ({ counts }) => counts.confirmed === 5)
   expect(await at.client.refusal('POST', `/v1/rollovers/${rolloverId}/pause`, { body: { reason: 'again' } })).toMatchObject({
     code: 'wrong-stage',
@@ -149,11 +155,11 @@ test('pause and resume: no wave begins in between, and the receipt comes all the
 
 test('cancel: what is dead stays dead, what was cancelled is listed, and another rollover brings the keys', async () => {
   const { members, scope } = await fleet(5)
-  await at.house.announceSilentGateway('gw-silent')
+  const release = await beforeItsWaves(members)
   const rolloverId = await rollOver(scope, 5)
   await eventually(async () => (await order(rolloverId, 'cancel')).status === 200, 'the cancellation', WITHIN_MS)
   expect(await inStage(rolloverId, 'cancelled')).toMatchObject({ counts: { confirmed: 0 } })
-  await at.house.propagation.declareGone('gw-silent')
+  await release()
   const { remainder, counts } = await ended(rolloverId)
   expect(counts).toMatchObject({ killed: 5, confirmed: 5, successors: 0 })
   expect(remainder.map(({ credentialId, why }) => `${credentialId} ${why}`)).toEqual(
@@ -196,7 +202,7 @@ describe('G6, G9: over rotations that run, in the stage', () => {
 
 test('G8: a rollover whose workflow was terminated goes on', async () => {
   const { members, scope } = await fleet(3)
-  await at.house.announceSilentGateway('gw-silent')
+  const release = await beforeItsWaves(members)
   const rolloverId = await rollOver(scope, 3)
   await eventually(
     () =>
@@ -210,7 +216,7 @@ test('G8: a rollover whose workflow was terminated goes on', async () => {
     'its workflow',
     WITHIN_MS,
   )
-  await at.house.propagation.declareGone('gw-silent')
+  await release()
   expect(await ended(rolloverId)).toMatchObject({ stage: 'completed', counts: { successors: 3 } })
   await expectRenewed(members)
 })
