@@ -7,9 +7,9 @@ import { fileURLToPath } from 'node:url'
 import { randomBase62, topicNames } from '@keyturn/contract'
 import { Client, Connection } from '@temporalio/client'
 import getPort from 'get-port'
-import type { Kafka } from 'kafkajs'
+
 import { Agent, request } from 'undici'
-import { createKafka } from '../activities/kafka.ts'
+import { type ControlKafka, createKafka } from '../activities/kafka.ts'
 import { createProcesses, plainEnvironment, untilReady } from '../infra/demo/processes.ts'
 import { createLog } from '../infra/log.ts'
 import { ensureTopics } from '../infra/topics.ts'
@@ -36,7 +36,7 @@ export interface GatewayAddress {
 export interface BenchHouse {
   readonly gateways: readonly GatewayAddress[]
   readonly temporal: Client
-  readonly kafka: Kafka
+  readonly kafka: ControlKafka
   readonly db: Database
   /** Before the names of topics that a measure makes for itself. */
   readonly prefix: string
@@ -159,7 +159,7 @@ export async function openHouse(servers: Servers): Promise<BenchHouse> {
   }
 }
 
-async function removeTopics(kafka: Kafka, topics: string[]): Promise<void> {
+async function removeTopics(kafka: ControlKafka, topics: string[]): Promise<void> {
   const admin = kafka.admin()
   await admin.connect()
   await admin.deleteTopics({ topics })

@@ -1,6 +1,7 @@
 /** Figures as Markdown: for the terminal, and for the blocks of README.md that they are written into. */
 import { cpus, type as systemType, totalmem } from 'node:os'
 import type { BaselineFigures } from './baselines.ts'
+import type { FleetFigures } from './fleet.ts'
 import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
 import type { PolicyFigures } from './policies.ts'
@@ -158,6 +159,22 @@ export function leaksReport({ refusedMs, oneActivityMs, produceToConsumeMs, rati
       ['where the time goes', 'median'],
       LEAK_STEPS.map((step) => [step, ms(steps[step])]),
     ),
+  ].join('\n')
+}
+
+export function fleetReport({ keys, rounds, refusedMs, answeredMs, updateMs, messagesMs, ratio }: FleetFigures): string {
+  return [
+    table(
+      [`${count(keys)} keys`, `median of ${rounds} rounds`],
+      [
+        ['**from the POST of a rollover until the last of three gateways refused the last key**', ms(refusedMs)],
+        ['from the POST to its answer: all are dead in the registry', ms(answeredMs)],
+        ['peer: one UPDATE of as many rows', ms(updateMs)],
+        ['peer: as many messages from kafkajs to kafkajs', ms(messagesMs)],
+      ],
+    ),
+    '',
+    `- last refusal / (update + messages), median over the rounds: ${judged(ratio, { atMost: 3 })}`,
   ].join('\n')
 }
 

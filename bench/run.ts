@@ -10,12 +10,14 @@ import { type Stack, startStack } from '../infra/stack/index.ts'
 import { VERSIONS } from '../infra/stack/versions.ts'
 import { copyTemplate, dropDatabases } from '../test/support/databases.ts'
 import { measureBaselines } from './baselines.ts'
+import { measureFleet } from './fleet.ts'
 import { type BenchHouse, openHouse } from './house.ts'
 import { measureLeaks } from './leaks.ts'
 import { measureLoad } from './load.ts'
 import { measurePolicies } from './policies.ts'
 import {
   baselinesReport,
+  fleetReport,
   leaksReport,
   loadReport,
   machine,
@@ -38,6 +40,7 @@ const WITH_HOUSE = {
   baselines: async (house: BenchHouse) => baselinesReport(await measureBaselines(house)),
   revocation: async (house: BenchHouse) => revocationReport(await measureRevocation(house)),
   leaks: async (house: BenchHouse) => leaksReport(await measureLeaks(house)),
+  fleet: async (house: BenchHouse) => fleetReport(await measureFleet(house)),
   rotations: async (house: BenchHouse) => rotationsReport(await measureRotations(house)),
   policies: async (house: BenchHouse) => policiesReport(await measurePolicies(house)),
 }

@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { measureBaselines } from '../../bench/baselines.ts'
+import { measureFleet } from '../../bench/fleet.ts'
 import { type BenchHouse, openHouse } from '../../bench/house.ts'
 import { measureLoad } from '../../bench/load.ts'
 import { measurePolicies } from '../../bench/policies.ts'
 import {
   baselinesReport,
+  fleetReport,
   loadReport,
   machine,
   policiesReport,
@@ -70,6 +72,12 @@ describe('each measure works', () => {
     expect(steps).toBeGreaterThan(0)
   }, 300_000)
 
+  test('fleet: every gateway refuses every key', async () => {
+    const figures = await measureFleet(house, { keys: 200, rounds: 1 })
+    expectWhole(figures, fleetReport(figures))
+    expect(figures.refusedMs).toBeGreaterThan(0)
+  }, 300_000)
+
   test('rotations: all of them complete, on the evidence of their clients', async () => {
     const figures = await measureRotations(house, { rotations: 2, atOnce: 2, rounds: 1 })
     expectWhole(figures, rotationsReport(figures))
@@ -90,7 +98,7 @@ test('quantiles are values that were measured', () => {
 
 describe('the page of figures', () => {
   const page = readFileSync('bench/README.md', 'utf8')
-  const names = ['verify', 'load', 'baselines', 'revocation', 'rotations', 'policies']
+  const names = ['verify', 'load', 'baselines', 'revocation', 'leaks', 'fleet', 'rotations', 'policies']
 
   test('has a place for each measure, and changes nothing else', () => {
     const written = names.reduce((text, name) => withFigures(text, name, `figures of ${name}, $1`), page)
