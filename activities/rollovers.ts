@@ -72,9 +72,13 @@ export function createRolloverActivities(deps: RolloverActivityDeps) {
   const { db, propagation, startRotation } = deps
 
   /** Where it stands: a run of the workflow that takes over goes on from there. */
-  const readRollover = async ({ rolloverId }: { rolloverId: RolloverId }): Promise<{ stage: RolloverStage; ended: boolean }> => {
-    const { stage, endedAt } = await needRollover(db, rolloverId)
-    return { stage, ended: endedAt !== undefined }
+  const readRollover = async ({
+    rolloverId,
+  }: {
+    rolloverId: RolloverId
+  }): Promise<{ stage: RolloverStage; ended: boolean; confirmed: boolean }> => {
+    const { stage, endedAt, confirmed } = await needRollover(db, rolloverId)
+    return { stage, ended: endedAt !== undefined, confirmed }
   }
 
   const enterRolloverStage = async (input: {

@@ -120,10 +120,10 @@ const readRollover = async (db: Database, rolloverId: string): Promise<SqlRollov
 export async function needRollover(
   db: Database,
   rolloverId: RolloverId,
-): Promise<RolloverSummary & { readonly marks?: Readonly<Record<string, number>> }> {
+): Promise<RolloverSummary & { readonly marks?: Readonly<Record<string, number>>; readonly confirmed: boolean }> {
   const row = await readRollover(db, rolloverId)
   if (row === undefined) throw new RegistryError('unknown-rollover', `there is no rollover ${rolloverId}`)
-  return { ...toSummary(row), ...(row.marks === null ? {} : { marks: row.marks }) }
+  return { ...toSummary(row), confirmed: row.confirmed_at !== null, ...(row.marks === null ? {} : { marks: row.marks }) }
 }
 
 /** Latest first. Index rollovers_by_time. */

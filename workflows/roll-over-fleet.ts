@@ -38,7 +38,7 @@ const cancelUpdate = defineUpdate<RolloverProgress, [RolloverOrder]>('cancel')
 export async function rollOverFleet(input: RollOverFleetInput): Promise<RolloverStage> {
   const { rolloverId } = input
   let stage: RolloverStage = 'killing'
-  const { stage: left, ended } = await rollovers.readRollover({ rolloverId })
+  const { stage: left, ended, confirmed } = await rollovers.readRollover({ rolloverId })
   if (ended) return left
   stage = left
 
@@ -83,10 +83,9 @@ export async function rollOverFleet(input: RollOverFleetInput): Promise<Rollover
 
   const is = (...stages: readonly RolloverStage[]): boolean => stages.includes(stage)
   return CancellationScope.nonCancellable(async () => {
-    if (is('killing')) {
-      await rollovers.propagateRollover({ rolloverId, waitMs: MOMENT_MS })
-      if (is('killing')) await enter('issuing')
-    }
+    // Whatever a person has ordered meanwhile: the gateways are told first.
+    if (!confirmed) await rollovers.propagateRollover({ rolloverId, waitMs: MOMENT_MS })
+    if (is('killing')) await enter('issuing')
     while (!is('confirming', 'cancelled')) {
       await condition(() => !is('paused'))
       if (is('cancelled')) break
