@@ -2,6 +2,7 @@
  * How long a fleet lives: from the POST of a rollover of many credentials until the last gateway has refused the last key, beside
  * what PostgreSQL and Kafka take by themselves for as many rows updated and as many messages produced and consumed.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { encodeEvent, type RolloverId, randomBase62, type TopicNames, topicNames } from '@keyturn/contract'
 import { Partitioners } from 'kafkajs'
 import { Agent, request } from 'undici'
@@ -10,11 +11,10 @@ import { createLog } from '../infra/log.ts'
 import { type FleetMember, makeFleet } from '../test/support/fleet.ts'
 import type { BenchHouse } from './house.ts'
 import { recordOf, tokenOf } from './keys.ts'
-import { inParallel } from './rotations-under-way.ts'
 import { median } from './statistics.ts'
 
-/** How many requests with dead keys are on their way to a gateway at once. */
-const PROBES = 4
+/** Between an answer of a gateway and the next request: asking must not take the machine away from what is asked about. */
+const EVERY_MS = 10
 const PREPARED_WITHIN_MS = 120_000
 
 export interface FleetFigures {
@@ -57,7 +57,7 @@ async function kill(house: BenchHouse, keys: number): Promise<{ refused: number;
   const scope = `bench-${randomBase62(10).toLowerCase()}`
   const members = await makeFleet(house.db, keys, [scope])
   await publish(house, members)
-  const dispatcher = new Agent({ connections: PROBES, pipelining: 1 })
+  const dispatcher = new Agent({ connections: 1, pipelining: 1 })
   try {
     const start = performance.now()
     const asked = { selector: { scope }, reason: 'bench', expected: keys }
@@ -111,16 +111,10 @@ async function untilAllRefused(url: string, members: readonly FleetMember[], dis
   }
   const inOrder = [...members].sort((a, b) => (a.credentialId < b.credentialId ? -1 : 1))
   const last = inOrder.filter((_, i) => i % PAGE >= PAGE - LAST || i >= inOrder.length - LAST)
-  await inParallel(last.length, PROBES, async (i) => {
-    const member = last[i]
-    while (member !== undefined && !(await refuses(member)));
-  })
+  for (const member of last) while (!(await refuses(member))) await pause(EVERY_MS)
   const refusedAt = performance.now()
   const others = inOrder.filter((_, i) => i % 100 === 0)
-  await inParallel(others.length, PROBES, async (i) => {
-    const member = others[i]
-    if (member !== undefined && !(await refuses(member))) throw new Error(`${url} accepts a dead key`)
-  })
+  for (const member of others) if (!(await refuses(member))) throw new Error(`${url} accepts a dead key`)
   return refusedAt
 }
 

@@ -84,8 +84,15 @@ end $$;
 create trigger audit_take_head before insert on audit for each statement execute function audit_take_head();
 create trigger audit_give_head after insert on audit for each statement execute function audit_give_head();
 
+-- What only says how a key was published, or which of its credential's keys it is, need not pass the check of a change.
+drop trigger key_change on keys;
+create trigger key_change before insert or update of key_id, credential_id, version, state, event, revision, verifier, not_before, expires_at,
+  sunset_at, successor, created_at on keys for each row execute function key_change();
+
 -- Down Migration
 
+drop trigger key_change on keys;
+create trigger key_change before insert or update on keys for each row execute function key_change();
 drop trigger audit_give_head on audit;
 drop trigger audit_take_head on audit;
 create or replace function audit_chain() returns trigger language plpgsql as $$
