@@ -23,6 +23,8 @@ export interface WatchedGateway {
 export interface GatewayWatch {
   /** Reads the topic to its end as of now, and answers with the gateways that have announced themselves by then. */
   readToEnd(signal?: AbortSignal): Promise<ReadonlyMap<string, WatchedGateway>>
+  /** The gateways as far as the topic has been read, which may be long ago: when Kafka is away. */
+  known(): ReadonlyMap<string, WatchedGateway>
   /**
    * The latest time, as far as the topic has been read, at which a gateway ended without a goodbye: it may have counted usage
    * that it reported to nobody. A gateway says goodbye when all its usage is reported, and only then.
@@ -52,6 +54,7 @@ export async function watchGateways(kafka: Kafka, topic: string, log: Logger): P
   }
   return {
     onChange,
+    known: () => gateways,
     lostUsageAt: () => (lostAt === undefined ? undefined : new Date(lostAt)),
     async readToEnd(signal) {
       const end = await endOffset(ends, topic)

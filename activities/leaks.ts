@@ -57,7 +57,7 @@ export function createLeakActivities({ db, propagation, leakSettings }: LeakActi
   /** Waits as long as it takes until every live gateway refuses the key. */
   const awaitLeakReceipt = ({ leakId, publication }: { leakId: LeakId; publication: PublicationRecord }): Promise<void> =>
     beating(async () => {
-      await completeReceipt(propagation, publication, (receipt) => registry.noteLeakReceipt(db, leakId, receipt))
+      await completeReceipt({ db, propagation }, publication, (receipt) => registry.noteLeakReceipt(db, leakId, receipt))
     })
 
   /** Closes a leak when it is known who used the key up to the last gateway's refusal, or when patience is at its end. */

@@ -1,28 +1,59 @@
-import type { GatewayReceipt, KeyId, Receipt, RotationId } from '@keyturn/contract'
+import type { GatewayReceipt, KeyEventType, KeyId, Receipt, RotationId } from '@keyturn/contract'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
+import { RegistryError } from '../registry/errors.ts'
+import { confirmedOverFallback, endOfKey } from '../registry/fallback.ts'
 import { recordReceipt } from '../registry/rotations.ts'
 import type { Propagation, Publication } from './propagation.ts'
 
 /** One slice of a long wait; what has come in is recorded after each. Spread, so that a fleet of held rotations is not in step. */
 export const sliceMs = (): number => 40_000 + Math.floor(Math.random() * 20_000)
 const HEARTBEAT_MS = 2_000
+/** While watermarks are waited for, this often it is looked at what gateways have said over the fallback. */
+const FALLBACK_LOOK_MS = 10_000
+/** What the fallback tells of. */
+const ENDS: readonly KeyEventType[] = ['keyturn.key.suspended', 'keyturn.key.deactivated', 'keyturn.key.compromised']
 
 /** A publication as it passes through the workflow. */
 export type PublicationRecord = Omit<Publication, 'publishedAt'> & { readonly publishedAt: string }
 
 export interface Propagated {
   readonly receipt: Receipt
-  readonly publication: PublicationRecord
+  /** Nothing when Kafka is away, and only where the rotation may go on without it. */
+  readonly publication?: PublicationRecord
+}
+
+interface PropagateInput {
+  readonly rotationId: RotationId
+  readonly keyId: KeyId
+  readonly waitMs: number
+  /** When Kafka is away and the key has ended, gateways hear of it over the fallback: that is enough to go on, not to be done. */
+  readonly mayGoOn?: boolean
+}
+
+export interface ReceiptDeps {
+  readonly db: Database
+  readonly propagation: Propagation
 }
 
 /** Publishing a key and waiting for the receipt. Each receipt is recorded, complete or not. */
-export function createReceiptActivities({ db, propagation }: { db: Database; propagation: Propagation }) {
+export function createReceiptActivities(deps: ReceiptDeps) {
+  const { db, propagation } = deps
   /** Publishes, and then waits for the receipt for `waitMs` at most. */
-  const propagate = (input: { rotationId: RotationId; keyId: KeyId; waitMs: number }): Promise<Propagated> =>
+  const propagate = (input: PropagateInput): Promise<Propagated> =>
     beating(async () => {
-      const publication = await propagation.publish(input.keyId)
-      const receipt = await propagation.waitForReceipt(publication, { timeoutMs: input.waitMs, signal: cancellationSignal() })
+      let publication: Publication
+      try {
+        publication = await propagation.publish(input.keyId)
+      } catch (error) {
+        const receipt = error instanceof RegistryError ? undefined : await overFallback(input.keyId)
+        if (receipt === undefined) throw error
+        await recordReceipt(db, { rotationId: input.rotationId, receipt })
+        // Gateways that start when Kafka is back must find the event there: before that nothing is done.
+        if (input.mayGoOn !== true) throw error
+        return { receipt }
+      }
+      const receipt = await waitFor(deps, publication, input.waitMs)
       await recordReceipt(db, { rotationId: input.rotationId, receipt })
       return { receipt, publication: { ...publication, publishedAt: publication.publishedAt.toISOString() } }
     })
@@ -35,9 +66,48 @@ export function createReceiptActivities({ db, propagation }: { db: Database; pro
     rotationId: RotationId
     publication: PublicationRecord
   }): Promise<Receipt> =>
-    beating(() => completeReceipt(propagation, publication, (receipt) => recordReceipt(db, { rotationId, receipt })))
+    beating(() => completeReceipt(deps, publication, (receipt) => recordReceipt(db, { rotationId, receipt })))
+
+  /**
+   * The receipt while Kafka is away, of a key that has ended. The gateways are those that were known last: without Kafka none can
+   * begin to serve.
+   */
+  async function overFallback(keyId: KeyId): Promise<Receipt | undefined> {
+    const end = await endOfKey(db, keyId)
+    if (end === undefined) return undefined
+    const known = [...propagation.watch.known().keys()].sort()
+    const { at, ...what } = end
+    const receipt = { ...what, keyId, publishedAt: at.toISOString(), gateways: [], unconfirmed: known }
+    return withFallback(db, receipt, { keyId, revision: end.revision, publishedAt: at })
+  }
 
   return { propagate, awaitReceipt }
+}
+
+/** Waits for watermarks; of a key that has ended, what a gateway says over the fallback is as good. */
+async function waitFor({ db, propagation }: ReceiptDeps, publication: Publication, timeoutMs: number): Promise<Receipt> {
+  const isEnd = ENDS.includes(publication.event)
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    const left = Math.max(0, Math.ceil(until - performance.now()))
+    const slice = { timeoutMs: isEnd ? Math.min(left, FALLBACK_LOOK_MS) : left, signal: cancellationSignal() }
+    const receipt = await propagation.waitForReceipt(publication, slice)
+    const whole = isEnd && receipt.unconfirmed.length > 0 ? await withFallback(db, receipt, publication) : receipt
+    if (whole.unconfirmed.length === 0 || performance.now() >= until) return whole
+  }
+}
+
+async function withFallback(
+  db: Database,
+  receipt: Receipt,
+  { keyId, revision, publishedAt }: Pick<Publication, 'keyId' | 'revision' | 'publishedAt'>,
+): Promise<Receipt> {
+  const said = await confirmedOverFallback(db, { keyId, revision, since: publishedAt })
+  return {
+    ...receipt,
+    gateways: [...receipt.gateways, ...said.filter(({ gatewayId }) => receipt.unconfirmed.includes(gatewayId))],
+    unconfirmed: receipt.unconfirmed.filter((gatewayId) => !said.some((line) => line.gatewayId === gatewayId)),
+  }
 }
 
 /**
@@ -45,20 +115,20 @@ export function createReceiptActivities({ db, propagation }: { db: Database; pro
  * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain.
  */
 export async function completeReceipt(
-  propagation: Propagation,
+  deps: ReceiptDeps,
   published: PublicationRecord,
   record: (receipt: Receipt) => Promise<void>,
 ): Promise<Receipt> {
   let publication: Publication = { ...published, publishedAt: new Date(published.publishedAt) }
   const lines = new Map<string, GatewayReceipt>()
   for (;;) {
-    const slice = await propagation.waitForReceipt(publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
+    const slice = await waitFor(deps, publication, sliceMs())
     for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
     const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
     const receipt = { ...slice, gateways }
     await record(receipt)
     if (receipt.unconfirmed.length === 0) return receipt
-    publication = { ...(await propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
+    publication = { ...(await deps.propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
   }
 }
 

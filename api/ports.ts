@@ -1,4 +1,5 @@
 /** What the API needs of the world. `workers/` composes it; tests bring their own. */
+import type { KeyObject } from 'node:crypto'
 import type { Alert, KeyEventType, KeyId, LeakId, Receipt } from '@keyturn/contract'
 import type { Client } from '@temporalio/client'
 import type { Logger } from 'pino'
@@ -60,5 +61,7 @@ export interface ApiDeps {
     /** Without a slash at the end. A function where the port is known only after listening. */
     readonly publicUrl: string | (() => string)
     readonly taskQueue: string
+    /** What gateways show, and what the answers to them are signed with. Without it there is no fallback. */
+    readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } | undefined
   }
 }

@@ -8,6 +8,7 @@ import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
 import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './connections.ts'
 import { credentialRoutes } from './credentials.ts'
+import { fallbackRoutes } from './fallback.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
 import { leakReportRoutes } from './leak-reports.ts'
@@ -62,6 +63,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   api.register((open, _options, done) => {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
+    fallbackRoutes(open, deps)
     done()
   })
   api.register((reporting, _options, done) => {
@@ -126,6 +128,7 @@ const OPENAPI = {
     securitySchemes: {
       operator: { type: 'http' as const, scheme: 'bearer', description: 'the operator token' },
       reporter: { type: 'http' as const, scheme: 'bearer', description: 'a token that can report leaks and do nothing else' },
+      gateway: { type: 'http' as const, scheme: 'bearer', description: "the gateways' token" },
       oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
     },
   },

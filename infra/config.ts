@@ -2,6 +2,7 @@
  * Configuration of the orchestrator's processes, read here and nowhere else, from the environment. `VARIABLES` documents every
  * variable. The gateway, a package of its own, has its own.
  */
+import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import {
   BRAND_PATTERN,
@@ -65,6 +66,20 @@ export const VARIABLES = Type.Object({
   KEYTURN_LEAK_OVERLAP: Type.Optional(
     Type.String({ pattern: DURATION_PATTERN, description: 'how long any other leaked key goes on beside its successor; 60m' }),
   ),
+  KEYTURN_GATEWAY_TOKEN: Type.Optional(
+    Type.String({
+      description:
+        'the bearer token that gateways show when Kafka is away, 16 characters or more; without it there is no fallback',
+    }),
+  ),
+  KEYTURN_GATEWAY_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_SIGNING_KEY: Type.Optional(
+    Type.String({
+      description:
+        'the Ed25519 private key (PEM) that the answers to gateways are signed with; needed with KEYTURN_GATEWAY_TOKEN',
+    }),
+  ),
+  KEYTURN_SIGNING_KEY_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_LISTEN: Type.Optional(
     Type.String({
       pattern: HOST_PORT,
@@ -94,7 +109,13 @@ export const VARIABLES = Type.Object({
   ),
 })
 type Variable = keyof Type.Static<typeof VARIABLES>
-type Secret = 'KEYTURN_KEK' | 'KEYTURN_OPERATOR_TOKEN' | 'KEYTURN_REPORTER_TOKEN' | 'KEYTURN_GITGUARDIAN_TOKEN'
+type Secret =
+  | 'KEYTURN_KEK'
+  | 'KEYTURN_OPERATOR_TOKEN'
+  | 'KEYTURN_REPORTER_TOKEN'
+  | 'KEYTURN_GITGUARDIAN_TOKEN'
+  | 'KEYTURN_GATEWAY_TOKEN'
+  | 'KEYTURN_SIGNING_KEY'
 
 export interface LeakConfig {
   readonly reporterToken?: string
@@ -112,11 +133,22 @@ interface Sections {
   kek: { readonly kek: Buffer }
   operator: { readonly operatorToken: string }
   leaks: { readonly leaks: LeakConfig }
+  /** Optional: nothing when neither of its variables is set. */
+  fallback: { readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } }
   /** `publicUrl` has no slash at its end. */
   listen: { readonly listen: { readonly host: string; readonly port: number }; readonly publicUrl: string }
 }
 export type ConfigSection = keyof Sections
-export const CONFIG_SECTIONS: readonly ConfigSection[] = ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen']
+export const CONFIG_SECTIONS: readonly ConfigSection[] = [
+  'postgres',
+  'kafka',
+  'temporal',
+  'kek',
+  'operator',
+  'leaks',
+  'listen',
+  'fallback',
+]
 
 interface CommonConfig {
   readonly temporalNamespace: string
@@ -188,14 +220,13 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     if (file === undefined) return set[name]
     if (set[name] !== undefined) flaws.push(`${name} and ${name}_FILE: both are set; keep one`)
     try {
-      return readFileSync(file, 'utf8').trim()
+      const text = readFileSync(file, 'utf8').trim()
+      if (text === '') flaws.push(`${name}_FILE: the file is empty`)
+      return text
     } catch (error) {
       flaws.push(`${name}_FILE: can not be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
       return ''
     }
-  }
-  const checkBearer = (name: Variable, token: string): void => {
-    if (!/^[\x21-\x7e]{16,}$/.test(token)) flaws.push(`${name}: too short; take 16 or more random characters without spaces`)
   }
   const read: { readonly [S in ConfigSection]: () => Sections[S] } = {
     postgres: () => ({ postgresUrl: required('KEYTURN_POSTGRES_URL') }),
@@ -209,13 +240,13 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     },
     operator: () => {
       const operatorToken = secret('KEYTURN_OPERATOR_TOKEN')
-      if (operatorToken !== '') checkBearer('KEYTURN_OPERATOR_TOKEN', operatorToken)
+      refuseShort('KEYTURN_OPERATOR_TOKEN', operatorToken, flaws)
       return { operatorToken }
     },
     leaks: () => {
       const reporterToken = optionalSecret('KEYTURN_REPORTER_TOKEN')
       const gitguardianToken = optionalSecret('KEYTURN_GITGUARDIAN_TOKEN')
-      if (reporterToken !== undefined) checkBearer('KEYTURN_REPORTER_TOKEN', reporterToken)
+      if (reporterToken !== undefined) refuseShort('KEYTURN_REPORTER_TOKEN', reporterToken, flaws)
       const atOnce = (set.KEYTURN_LEAK_AT_ONCE ?? DEFAULT_LEAK_AT_ONCE).split(',').map((pattern) => pattern.trim())
       if (!atOnce.every((pattern) => pattern === '*' || SCOPE.test(pattern)))
         flaws.push(`KEYTURN_LEAK_AT_ONCE: not usable; expected ${expected('KEYTURN_LEAK_AT_ONCE')}`)
@@ -227,6 +258,14 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
         ...(set.KEYTURN_GITHUB_KEYS === undefined ? {} : { githubKeys: set.KEYTURN_GITHUB_KEYS }),
       }
       return { leaks }
+    },
+    fallback: () => {
+      const isSet = (name: Secret): boolean => set[name] !== undefined || set[`${name}_FILE`] !== undefined
+      if (!isSet('KEYTURN_GATEWAY_TOKEN') && !isSet('KEYTURN_SIGNING_KEY')) return {}
+      const gatewayToken = secret('KEYTURN_GATEWAY_TOKEN')
+      refuseShort('KEYTURN_GATEWAY_TOKEN', gatewayToken, flaws)
+      const signingKey = readSigningKey(secret('KEYTURN_SIGNING_KEY'), flaws)
+      return signingKey === undefined ? {} : { fallback: { gatewayToken, signingKey } }
     },
     listen: () => readListen(set, flaws),
   }
@@ -243,6 +282,23 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
   for (const section of sections) Object.assign(config, read[section]())
   if (flaws.length > 0) throw new ConfigError(flaws)
   return config
+}
+
+function refuseShort(name: Secret, token: string, flaws: string[]): void {
+  if (token !== '' && !/^[\x21-\x7e]{16,}$/.test(token))
+    flaws.push(`${name}: too short; take 16 or more random characters without spaces`)
+}
+
+function readSigningKey(pem: string, flaws: string[]): KeyObject | undefined {
+  if (pem === '') return undefined
+  try {
+    const key = createPrivateKey(pem)
+    if (key.asymmetricKeyType === 'ed25519') return key
+  } catch {
+    // What it says may quote the key.
+  }
+  flaws.push('KEYTURN_SIGNING_KEY: no Ed25519 private key in PEM; `openssl genpkey -algorithm ed25519` makes one')
+  return undefined
 }
 
 function readListen(set: Partial<Record<Variable, string>>, flaws: string[]): Sections['listen'] {

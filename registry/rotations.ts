@@ -425,6 +425,7 @@ export async function openRotationOf(db: Database, credentialId: string): Promis
   return row === undefined ? undefined : toSummary(row)
 }
 
-const tell = async (tx: Tx, rotationId: RotationId): Promise<void> => {
+/** Whoever follows the rotation hears that it has changed. */
+export const tell = async (tx: Tx, rotationId: RotationId): Promise<void> => {
   await tx.query('select pg_notify($1, $2)', [ROTATION_CHANNEL, rotationId])
 }

@@ -62,6 +62,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
       // With port 0 the address is known only once we listen.
       publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
       taskQueue,
+      fallback: config.fallback,
     },
   })
   await api.listen({ ...config.listen, listenTextResolver: (address) => `listening at ${address}` })
@@ -81,5 +82,9 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
 }
 
 if (isProgram(import.meta.url)) {
-  await runProcess('api-server', ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen'], startApiServer)
+  await runProcess(
+    'api-server',
+    ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen', 'fallback'],
+    startApiServer,
+  )
 }

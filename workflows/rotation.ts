@@ -332,8 +332,9 @@ export class Rotation {
   }
 
   /** Publishes a key's state and waits for the receipt only so long: a silent gateway delays the rotation by that, no more. */
-  async published(keyId: KeyId, waitMs = MOMENT_MS): Promise<Propagated> {
-    return this.turns.interruptible(() => propagation.propagate({ rotationId: this.request.rotationId, keyId, waitMs }))
+  async published(keyId: KeyId, waitMs?: number): Promise<Propagated> {
+    const wait = waitMs === undefined ? { waitMs: MOMENT_MS, mayGoOn: true } : { waitMs }
+    return this.turns.interruptible(() => propagation.propagate({ rotationId: this.request.rotationId, keyId, ...wait }))
   }
 
   /** Holds the rotation until a person resumes it, or something else releases it. Ends in the stage that it was held in. */
@@ -401,7 +402,8 @@ export class Rotation {
     upsertSearchAttributes([{ key: TRIGGER_ATTRIBUTE, value: this.trigger }])
   }
 
-  private async confirmed(publication: PublicationRecord): Promise<void> {
+  private async confirmed(publication: PublicationRecord | undefined): Promise<void> {
+    if (publication === undefined) throw new Error('without Kafka nothing is confirmed')
     await this.turns.interruptible(() => receipts.awaitReceipt({ rotationId: this.request.rotationId, publication }))
     this.unconfirmed = []
   }

@@ -13,6 +13,7 @@ export const PROBLEMS = {
   'signing-key-retired': { status: 403, title: 'The signing key is no longer in use' },
   'signature-invalid': { status: 403, title: 'The signature does not fit the report' },
   'timestamp-stale': { status: 403, title: 'The report was not signed just now' },
+  'gateway-token-required': { status: 401, title: "The gateways' token is required" },
   'not-found': { status: 404, title: 'There is no such thing' },
   'method-not-allowed': { status: 405, title: 'This path has no such method' },
   'unknown-client': { status: 404, title: 'There is no such client' },

@@ -1,4 +1,6 @@
 /** The configuration of a gateway process, read here and nowhere else, from the environment. `VARIABLES` documents each variable. */
+import { createPublicKey } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import {
   DURATION_PATTERN,
   ENVIRONMENTS,
@@ -11,6 +13,7 @@ import {
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { isFailClosedPattern } from './fail-closed.ts'
+import type { FallbackAddress } from './fallback.ts'
 import type { HostAndPort } from './server.ts'
 
 const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
@@ -64,6 +67,20 @@ export const VARIABLES = Type.Object({
   KEYTURN_GATEWAY_STALENESS: duration('stale when nothing was heard from Kafka for so long', '30s'),
   KEYTURN_GATEWAY_HEARTBEAT: duration('it reports where it stands at least so often', '3s'),
   KEYTURN_GATEWAY_USAGE_WINDOW: duration('usage is counted and reported in windows of this length', '5s'),
+  KEYTURN_GATEWAY_FALLBACK_URL: Type.Optional(
+    Type.String({
+      pattern: '^https?://[^\\s?#@]+$',
+      description: 'the control plane’s API, asked for keys that have ended while Kafka is silent; with the two that follow',
+    }),
+  ),
+  KEYTURN_GATEWAY_FALLBACK_TOKEN: Type.Optional(
+    Type.String({ pattern: '^[\\x21-\\x7e]{16,}$', description: 'the control plane’s KEYTURN_GATEWAY_TOKEN' }),
+  ),
+  KEYTURN_GATEWAY_FALLBACK_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY: Type.Optional(
+    Type.String({ description: 'the public half (PEM) of the control plane’s KEYTURN_SIGNING_KEY' }),
+  ),
+  KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_GATEWAY_TRUST_PROXY: Type.String({
     pattern: '^(true|false|\\d{1,2})$',
     default: 'false',
@@ -92,6 +109,7 @@ export interface GatewayConfig {
   readonly heartbeatMs: number
   readonly usageWindowMs: number
   readonly trustedProxies: number
+  readonly fallback: FallbackAddress | undefined
   readonly logLevel: string
 }
 
@@ -128,6 +146,39 @@ function* secondLook(config: GatewayConfig): Generator<string> {
   for (const [name, [value, minimum]] of Object.entries(least)) if (value < minimum) yield `${name}: at least ${minimum}ms`
 }
 
+/** Each of the two that may stand in a file: from there. */
+function readFiles(given: Record<string, string>, flaws: Set<string>): void {
+  for (const name of ['KEYTURN_GATEWAY_FALLBACK_TOKEN', 'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY']) {
+    const file = given[`${name}_FILE`]
+    if (file === undefined) continue
+    if (given[name] !== undefined) flaws.add(`${name} and ${name}_FILE: both are set; keep one`)
+    try {
+      given[name] = readFileSync(file, 'utf8').trim()
+    } catch (error) {
+      flaws.add(`${name}_FILE can not be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`)
+    }
+  }
+}
+
+/** All three, or none. */
+function readFallback(read: Variables): FallbackAddress | undefined {
+  const { KEYTURN_GATEWAY_FALLBACK_URL: url, KEYTURN_GATEWAY_FALLBACK_TOKEN: token } = read
+  const pem = read.KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY
+  if (url === undefined && token === undefined && pem === undefined) return undefined
+  if (url === undefined || token === undefined || pem === undefined)
+    throw new ConfigError('KEYTURN_GATEWAY_FALLBACK_URL, _TOKEN and _PUBLIC_KEY: set all three, or none')
+  try {
+    const publicKey = createPublicKey(pem)
+    if (publicKey.asymmetricKeyType === 'ed25519' && !pem.includes('PRIVATE'))
+      return { url: url.replace(/\/+$/, ''), token, publicKey }
+  } catch {
+    // What it says may quote what it was given.
+  }
+  throw new ConfigError(
+    'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY: no Ed25519 public key in PEM; `openssl pkey -in signing.pem -pubout` makes it of the private one',
+  )
+}
+
 /** @throws ConfigError that names every variable that is missing or wrong */
 export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): GatewayConfig {
   const given: Record<string, string> = {}
@@ -141,6 +192,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     return 'description' in schema && typeof schema.description === 'string' ? schema.description : ''
   }
   const flaws = new Set<string>()
+  readFiles(given, flaws)
   for (const name of VARIABLES.required) if (given[name] === undefined) flaws.add(`${name} is not set: ${meaning(name)}`)
   if (!validator.Check(given)) {
     for (const error of validator.Errors(given)) {
@@ -168,6 +220,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     heartbeatMs: parseDuration(read.KEYTURN_GATEWAY_HEARTBEAT),
     usageWindowMs: parseDuration(read.KEYTURN_GATEWAY_USAGE_WINDOW),
     trustedProxies: hops === 'true' ? 1 : hops === 'false' ? 0 : Number(hops),
+    fallback: readFallback(read),
     logLevel: read.KEYTURN_LOG_LEVEL,
   }
   const more = [...secondLook(config)]

@@ -4,6 +4,7 @@ import type { Environment, GatewayId, GatewayReport } from '@keyturn/contract'
 import type { Registry } from 'prom-client'
 import { type Authentication, createAuthenticate, type RequestInfo } from './authenticate.ts'
 import { createFailClosed } from './fail-closed.ts'
+import { Fallback, type FallbackAddress } from './fallback.ts'
 import type { Freshness } from './freshness.ts'
 import { connectKafka, createPublisher, type KafkaAddress } from './kafka.ts'
 import { KeyCache, type KeyEntry } from './key-cache.ts'
@@ -30,6 +31,8 @@ export interface GatewayOptions {
   /** ms since the epoch. Everything that is compared or reported comes from it; only waiting is real. */
   readonly clock?: () => number
   readonly log: Log
+  /** Where to ask which keys have ended while Kafka is silent. Nothing: nowhere. */
+  readonly fallback?: FallbackAddress | undefined
   /** After how long without Kafka the keys topic is read again from its start. 12 h. */
   readonly reloadAfterMs?: number
 }
@@ -131,7 +134,11 @@ export function createGateway(options: GatewayOptions): Gateway {
     onChange: () => reports.poke(),
     reloadAfterMs: options.reloadAfterMs,
   })
-  metrics.watch({ cache, feed, reports, usage, clock })
+  const fallback =
+    options.fallback === undefined
+      ? undefined
+      : new Fallback({ ...options.fallback, gatewayId, cache, stalenessMs, clock, freshAsOf: () => feed.freshAsOf, log })
+  metrics.watch({ cache, feed, reports, usage, fallback, clock })
   const authenticate = createAuthenticate({
     verify,
     usage,
@@ -153,6 +160,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     refuseWhenStopped()
     feed.start()
     usage.start()
+    fallback?.start()
     await Promise.race([feed.loaded, stopAsked])
     refuseWhenStopped()
     log.info({ gatewayId, keys: cache.size }, 'gateway is ready')
@@ -175,6 +183,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     }
     await Promise.all([
       within(left(0.9), 'stopping the key consumer', feed.stop()).catch(() => undefined),
+      fallback?.stop(),
       reports.stop(left(0.8), mayLeave),
     ])
     await Promise.all([reportPublisher.close(), usagePublisher.close()])

@@ -32,6 +32,7 @@ async function main(): Promise<void> {
     stalenessMs: config.stalenessMs,
     heartbeatMs: config.heartbeatMs,
     usageWindowMs: config.usageWindowMs,
+    fallback: config.fallback,
     log,
   })
   collectDefaultMetrics({ register: gateway.metrics })

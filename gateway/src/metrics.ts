@@ -1,6 +1,7 @@
 /** What Prometheus reads. A registry of its own, so that a program with a gateway inside keeps its metrics apart. */
 import { Counter, Gauge, Registry } from 'prom-client'
 import { REQUEST_OUTCOMES, type RequestOutcome } from './authenticate.ts'
+import type { Fallback } from './fallback.ts'
 import type { KeyCache } from './key-cache.ts'
 import type { KeyFeed } from './key-feed.ts'
 import type { Reports } from './reports.ts'
@@ -18,6 +19,7 @@ interface Watched {
   readonly feed: KeyFeed
   readonly reports: Reports
   readonly usage: Usage
+  readonly fallback: Fallback | undefined
   readonly clock: () => number
 }
 
@@ -64,7 +66,7 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
     registry,
     request: (outcome) => counters.get(outcome)?.inc(),
     refusedUpstream: () => upstreamRefusals.inc(),
-    watch({ cache, feed, reports, usage, clock }) {
+    watch({ cache, feed, reports, usage, fallback, clock }) {
       number('keyturn_gateway_keys', 'Keys in the cache', () => cache.size)
       number('keyturn_gateway_stale', '1 while nothing was heard from Kafka within the staleness bound', () =>
         feed.freshness(clock()) === 'stale' ? 1 : 0,
@@ -80,6 +82,24 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
       total('keyturn_gateway_report_failures_total', 'Watermark reports that could not be sent', () => reports.failed)
       total('keyturn_gateway_usage_failures_total', 'Usage flushes that failed; nothing is lost by them', () => usage.failed)
       total('keyturn_gateway_usage_reports_total', 'Usage reports that Kafka acknowledged', () => usage.reported)
+      if (fallback !== undefined) {
+        total(
+          'keyturn_gateway_fallback_answers_total',
+          'Answers of the control plane while Kafka was silent',
+          () => fallback.counts.answers,
+        )
+        total('keyturn_gateway_fallback_keys_total', 'Keys that these answers took away', () => fallback.counts.applied)
+        total(
+          'keyturn_gateway_fallback_refused_total',
+          'Answers that were forged, altered or not for us',
+          () => fallback.counts.refused,
+        )
+        total(
+          'keyturn_gateway_fallback_failures_total',
+          'Questions to the control plane without an answer',
+          () => fallback.counts.failed,
+        )
+      }
       new Gauge({
         name: 'keyturn_gateway_keys_by_state',
         help: 'Keys in the cache by state',

@@ -1,5 +1,5 @@
 /** Our own processes on the servers of the stack: control plane, three gateways in front of a sample API. */
-import { randomBytes } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { randomBase62 } from '@keyturn/contract/token'
 import { topicNames } from '@keyturn/contract/topics'
 import getPort from 'get-port'
@@ -45,6 +45,11 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
   const token = randomBase62(43)
   const apiAddress = `127.0.0.1:${await getPort({ host: '127.0.0.1' })}`
   const api = `http://${apiAddress}`
+  const gatewayToken = randomBase62(43)
+  const signing = generateKeyPairSync('ed25519', {
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  })
   const plain = plainEnvironment()
   const kafka = { KEYTURN_KAFKA_BROKERS: stack.kafkaBrokers.join(',') }
   const control = {
@@ -54,6 +59,8 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
     KEYTURN_TEMPORAL_ADDRESS: stack.temporalAddress,
     KEYTURN_KEK: randomBytes(32).toString('base64'),
     KEYTURN_OPERATOR_TOKEN: token,
+    KEYTURN_GATEWAY_TOKEN: gatewayToken,
+    KEYTURN_SIGNING_KEY: signing.privateKey,
     KEYTURN_LISTEN: apiAddress,
     KEYTURN_PUBLIC_URL: api,
     KEYTURN_WORKFLOW_BUNDLE: bundle,
@@ -84,6 +91,9 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
       KEYTURN_GATEWAY_UPSTREAM: await upstream,
       KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',
       KEYTURN_GATEWAY_HEARTBEAT: '1s',
+      KEYTURN_GATEWAY_FALLBACK_URL: api,
+      KEYTURN_GATEWAY_FALLBACK_TOKEN: gatewayToken,
+      KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY: signing.publicKey,
     }
     processes.start({ name, file: 'gateway/src/main.ts', env })
     gateways.push(`http://${address}`)

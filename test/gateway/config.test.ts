@@ -1,3 +1,4 @@
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { ConfigError, loadConfig, VARIABLES } from '@keyturn/gateway'
 import { expect, test } from 'vitest'
@@ -88,6 +89,35 @@ test('all that is wrong is told at once, and no value that could be a secret is 
   const text = complaint({ KEYTURN_GATEWAY_ID: '-', KEYTURN_GATEWAY_UPSTREAM: 'http://user:hunter2@api' })
   expect(text.split('\n')).toHaveLength(3)
   expect(text).not.toContain('hunter2')
+})
+
+const publicPem = ({ publicKey }: { publicKey: KeyObject }): string =>
+  publicKey.export({ type: 'spki', format: 'pem' }).toString()
+
+test('the fallback: all of it or nothing, with the public half of an Ed25519 key', () => {
+  const pair = generateKeyPairSync('ed25519')
+  const publicKey = publicPem(pair)
+  const privateKey = pair.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+  const NAME = 'KEYTURN_GATEWAY_FALLBACK_'
+  const all = {
+    [`${NAME}URL`]: 'http://keyturn:8080/',
+    [`${NAME}TOKEN`]: 'sixteen-or-more-characters',
+    [`${NAME}PUBLIC_KEY`]: publicKey,
+  }
+  expect(loadConfig(LEAST).fallback).toBeUndefined()
+  expect(loadConfig({ ...LEAST, ...all }).fallback).toMatchObject({
+    url: 'http://keyturn:8080',
+    token: 'sixteen-or-more-characters',
+  })
+  for (const left of Object.keys(all)) expect(complaint({ ...LEAST, ...all, [left]: '' })).toContain('set all three, or none')
+  const other = publicPem(generateKeyPairSync('x25519'))
+  for (const wrong of [other, 'no key', privateKey]) {
+    const text = complaint({ ...LEAST, ...all, [`${NAME}PUBLIC_KEY`]: wrong })
+    expect(text).toMatch(/^KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY: no Ed25519 public key/)
+    expect(text).not.toContain(wrong)
+  }
+  const file = complaint({ ...LEAST, ...all, [`${NAME}TOKEN`]: '', [`${NAME}TOKEN_FILE`]: '/nowhere' })
+  expect(file).toContain(`${NAME}TOKEN_FILE can not be read (ENOENT)`)
 })
 
 test('the README documents every variable', () => {

@@ -25,7 +25,7 @@ import {
   type Trigger,
   type TriggerAnswer,
 } from '@keyturn/contract'
-import { createGateway, type Gateway } from '@keyturn/gateway'
+import { createGateway, type Gateway, type GatewayOptions } from '@keyturn/gateway'
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client'
 import { TestWorkflowEnvironment } from '@temporalio/testing'
 import pino, { type Logger } from 'pino'
@@ -174,13 +174,17 @@ export class House {
 
   async addGateway(
     gatewayId: string,
-    options: { failClosed?: string[]; stalenessMs?: number; behindMs?: number } = {},
+    options: Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback'>> & {
+      behindMs?: number
+      kafka?: string
+    } = {},
   ): Promise<Gateway> {
     const gateway = createGateway({
-      kafka: { brokers: this.config.kafkaBrokers, topics: this.config.topics },
+      kafka: { brokers: options.kafka === undefined ? this.config.kafkaBrokers : [options.kafka], topics: this.config.topics },
       gatewayId,
       region: 'test',
       environments: ['prod'],
+      fallback: options.fallback,
       failClosed: options.failClosed ?? [],
       stalenessMs: options.stalenessMs ?? 30_000,
       heartbeatMs: 1_000,
