@@ -17,6 +17,7 @@ import { getKey, type KeyRow, toKeyRecord } from '../registry/keys.ts'
 import { publishKey, publishUnpublished } from '../registry/publishing.ts'
 import { DECLARED_GONE, type GatewayWatch, until, watchGateways } from './gateway-watch.ts'
 import { type ControlKafka, createPublisher, createTopicEnds, type Publisher } from './kafka.ts'
+import { createRegistryGuard } from './registry-guard.ts'
 
 /** Where a key event lies in the log. */
 export interface Publication {
@@ -94,8 +95,10 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
   const publisher = createPublisher(kafka)
   const watch = await watchGateways(kafka, topics.gateways, log)
   const ends = createTopicEnds(kafka)
+  const guard = createRegistryGuard({ db, kafka, topics, log })
+  guard.checkSoon()
   const publishNow = (keyId: KeyId): Promise<Publication> =>
-    publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row))
+    guard.run(() => publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row)))
   const ahead = new Map<KeyId, Promise<Publication | undefined>>()
   return {
     watch,
@@ -124,7 +127,7 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
       const pages = Array.from({ length: Math.ceil(keyIds.length / PAGE) }, (_, i) => keyIds.slice(i * PAGE, (i + 1) * PAGE))
       const lane = async (): Promise<void> => {
         for (let page = pages.shift(); page !== undefined; page = pages.shift())
-          await publishUnpublished(db, page, (rows) => sendKeys(publisher, topics.keys, source, rows))
+          await guard.run(() => publishUnpublished(db, page, (rows) => sendKeys(publisher, topics.keys, source, rows)))
       }
       await Promise.all(Array.from({ length: PAGES_AT_ONCE }, lane))
       // Whoever published them: the topic ends after them all.

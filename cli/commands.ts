@@ -8,6 +8,7 @@ import { gatewayCommands } from './gateways.ts'
 import { leakCommands } from './leaks.ts'
 import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
+import { recoverCommand } from './recover.ts'
 import { republishCommand } from './republish.ts'
 import { rolloverCommands } from './rollovers.ts'
 import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
@@ -27,6 +28,7 @@ export const everyCommand = (): Command[] => [
   gatewayCommands(),
   auditCommands(),
   republishCommand(),
+  recoverCommand(),
   command('openapi', 'print the description of the HTTP API').action(
     withApi(async ({ api, output }) => {
       const description = await api.get<object>('/openapi.json')

@@ -107,6 +107,7 @@ export function serverEnvironment(env: NodeJS.ProcessEnv, cwd: string): NodeJS.P
   return {
     KEYTURN_POSTGRES_URL: local.postgres,
     KEYTURN_KAFKA_BROKERS: local.kafka.join(','),
+    KEYTURN_TEMPORAL_ADDRESS: local.temporal,
     KEYTURN_LOG_LEVEL: 'silent',
     ...env,
   }

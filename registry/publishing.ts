@@ -3,10 +3,12 @@ import type { KeyId } from '@keyturn/contract'
 import type { Database } from './database.ts'
 import { RegistryError } from './errors.ts'
 import { type KeyRow, selectKeysIn } from './key-rows.ts'
+import { refuseUnchecked } from './restore.ts'
 
 /**
  * Publishes keys under the locks of their rows, so that the order in the log is the order of revisions. `publish` gets the
  * rows as they stand; when it resolves, they count as published.
+ * @throws RegistryError registry-restored when the registry may be older than the topic: it is to be compared first
  */
 export async function publishKeys<T>(
   db: Database,
@@ -14,6 +16,7 @@ export async function publishKeys<T>(
   publish: (rows: readonly KeyRow[]) => Promise<T>,
 ): Promise<T> {
   return db.tx(async (tx) => {
+    await refuseUnchecked(tx)
     const rows = await selectKeysIn(tx, `where k.key_id = any($1) order by k.credential_id, k.version for no key update of k`, [
       keyIds,
     ])
@@ -23,13 +26,17 @@ export async function publishKeys<T>(
   })
 }
 
-/** The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some. */
+/**
+ * The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some.
+ * @throws RegistryError registry-restored
+ */
 export async function publishUnpublished(
   db: Database,
   keyIds: readonly KeyId[],
   publish: (rows: readonly KeyRow[]) => Promise<void>,
 ): Promise<void> {
   await db.tx(async (tx) => {
+    await refuseUnchecked(tx)
     const rows = await selectKeysIn(
       tx,
       `where k.key_id = any($1) and k.published_revision < k.revision order by k.credential_id, k.version for no key update of k`,

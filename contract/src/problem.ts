@@ -34,6 +34,7 @@ export const PROBLEMS = {
   'illegal-transition': { status: 409, title: 'The key can not change to that state' },
   'too-large': { status: 413, title: 'The request is too large' },
   'unsupported-media-type': { status: 415, title: 'Send application/json' },
+  'registry-restored': { status: 503, title: 'The registry is older than the keys topic' },
   'dependency-unavailable': { status: 503, title: 'A server that Keyturn needs is not there' },
   'internal-error': { status: 500, title: 'Keyturn failed' },
   // request path

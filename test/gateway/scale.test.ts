@@ -31,6 +31,7 @@ beforeAll(async () => {
     db: house.db,
     kafka: createKafka(house.config.kafkaBrokers, 'test', house.log),
     topics: house.config.topics,
+    log: house.log,
   })
 })
 afterAll(() => house.close())

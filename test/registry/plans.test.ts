@@ -59,6 +59,7 @@ const FILL = [
      select n, now(), 'test', 'key.introduced', lpad(n::text, 16, '0'), 1, 'rot_' || lpad((n % 100000)::text, 16, '0'), '{}', '', ''
      from generate_series(1, 300000) n`,
     `update audit_head set seq = 300000`,
+    'update registry_check set fingerprint = registry_fingerprint()',
     `insert into key_usage (key_id, first_accepted_at, last_accepted_at, accepted)
      select lpad(n::text, 16, '0'), now(), now(), 1 from generate_series(2, 1000001) n`,
   ],

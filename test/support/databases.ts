@@ -60,3 +60,35 @@ export async function dropDatabases(serverUrl: string, runName: string): Promise
     for (const { datname } of rows) await client.query(`drop database if exists ${datname} with (force)`)
   })
 }
+
+/** A backup of a database: a copy. `restore` puts it in the place of the database, as it was; whoever was connected is cut off. */
+export async function backUp(url: string): Promise<{ restore(): Promise<void> }> {
+  const name = new URL(url).pathname.slice(1)
+  const backup = `${name}_b`
+  const server = urlOf(url, 'postgres')
+  const copy = (client: pg.Client, from: string, to: string) =>
+    // Others may come in between; PostgreSQL copies a database that nobody is connected to.
+    retrying(async () => {
+      await client.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [from])
+      await client.query(`create database ${to} template ${from}`)
+    })
+  await withClient(server, (client) => copy(client, name, backup))
+  return {
+    restore: () =>
+      withClient(server, async (client) => {
+        await client.query(`drop database ${name} with (force)`)
+        await copy(client, backup, name)
+      }),
+  }
+}
+
+async function retrying(work: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (attempt === 50) throw error
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+}
