@@ -4,6 +4,7 @@ import { auditCommands } from './audit.ts'
 import { clientCommands } from './clients.ts'
 import { command, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
+import { drillCommand } from './drill.ts'
 import { gatewayCommands } from './gateways.ts'
 import { leakCommands } from './leaks.ts'
 import { orderCommands } from './orders.ts'
@@ -29,6 +30,7 @@ export const everyCommand = (): Command[] => [
   auditCommands(),
   republishCommand(),
   recoverCommand(),
+  drillCommand(),
   command('openapi', 'print the description of the HTTP API').action(
     withApi(async ({ api, output }) => {
       const description = await api.get<object>('/openapi.json')

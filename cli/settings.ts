@@ -14,6 +14,7 @@ export interface Settings {
 
 /** What `npm start` has left for commands on the same machine. */
 interface Local extends Settings {
+  readonly gateways: readonly string[]
   readonly kafka: readonly string[]
   readonly temporal: string
   readonly postgres: string
@@ -63,13 +64,12 @@ function parse(text: string): unknown {
 // By hand: the schema library takes longer to load than most commands take in all.
 function isLocal(parsed: unknown): parsed is Local {
   if (typeof parsed !== 'object' || parsed === null) return false
-  const { api, token, temporal, postgres, kafka } = parsed as Partial<Record<keyof Local, unknown>>
+  const { api, token, temporal, postgres, kafka, gateways } = parsed as Partial<Record<keyof Local, unknown>>
   return (
     [api, token, temporal, postgres].every((value) => typeof value === 'string') &&
     isAddress(String(api)) &&
     PRINTABLE.test(String(token)) &&
-    Array.isArray(kafka) &&
-    kafka.every((broker) => typeof broker === 'string')
+    [kafka, gateways].every((list) => Array.isArray(list) && list.every((address) => typeof address === 'string'))
   )
 }
 
@@ -97,6 +97,22 @@ export function apiSettings(env: NodeJS.ProcessEnv, cwd: string): Settings {
   const shown = token ?? local?.token
   if (shown === undefined) throw new UsageFailure('An operator token is required', 'Set KEYTURN_TOKEN beside KEYTURN_API.')
   return { api: address.replace(/\/+$/, ''), token: shown }
+}
+
+/**
+ * The local stack, for what must never touch another one.
+ * @throws UsageFailure when there is none, or when KEYTURN_API names something else
+ */
+export function localStack(env: NodeJS.ProcessEnv, cwd: string): Pick<Local, 'api' | 'gateways'> {
+  const elsewhere = ['KEYTURN_API', 'KEYTURN_TOKEN', 'KEYTURN_POSTGRES_URL', 'KEYTURN_KAFKA_BROKERS'].filter((name) => env[name])
+  if (elsewhere.length > 0)
+    throw new UsageFailure(
+      'Drills run against the local stack alone',
+      `Unset ${elsewhere.join(', ')}: what they name is never drilled.`,
+    )
+  const local = findLocal(env, cwd)
+  if (local === undefined) throw new UsageFailure('There is no local stack to drill on', 'Run `npm start` and come back here.')
+  return local
 }
 
 /** The environment for commands that go to the servers themselves; what is not set comes from `.keyturn/local.json`. */
