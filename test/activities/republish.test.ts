@@ -20,7 +20,12 @@ afterEach(() => house.close())
 
 const republish = (onProgress?: (published: number) => void): Promise<number> =>
   republishAll(
-    { db: house.db, kafka: createKafka(house.config.kafkaBrokers, 'test', house.log), topics: house.config.topics, log: house.log },
+    {
+      db: house.db,
+      kafka: createKafka(house.config.kafkaBrokers, 'test', house.log),
+      topics: house.config.topics,
+      log: house.log,
+    },
     onProgress,
   )
 
