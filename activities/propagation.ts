@@ -85,9 +85,8 @@ export interface PropagationOptions {
 }
 
 const LIVE_WITHIN_MS = 10_000
-/** How many keys one transaction of `publishMany` locks, and how many such are under way: one sends while the next is read. */
-const PAGE = 1_000
-const PAGES_AT_ONCE = 3
+/** How many keys one transaction of `publishMany` locks. All are sent before it notes that they are: what gateways wait for comes first. */
+const PAGE = 10_000
 /** What another worker's `publish` has followed is forgotten some time. */
 const MOST_AHEAD = 1_000
 
@@ -124,12 +123,10 @@ export async function createPropagation({ kafka, topics, db, log, source }: Prop
     },
     async publishMany(keyIds) {
       const publishedAt = new Date()
-      const pages = Array.from({ length: Math.ceil(keyIds.length / PAGE) }, (_, i) => keyIds.slice(i * PAGE, (i + 1) * PAGE))
-      const lane = async (): Promise<void> => {
-        for (let page = pages.shift(); page !== undefined; page = pages.shift())
-          await guard.run(() => publishUnpublished(db, page, (rows) => sendKeys(publisher, topics.keys, source, rows)))
+      for (let from = 0; from < keyIds.length; from += PAGE) {
+        const page = keyIds.slice(from, from + PAGE)
+        await guard.run(() => publishUnpublished(db, page, (rows) => sendKeys(publisher, topics.keys, source, rows)))
       }
-      await Promise.all(Array.from({ length: PAGES_AT_ONCE }, lane))
       // Whoever published them: the topic ends after them all.
       const partitions = await ends.of(topics.keys)
       return { marks: Object.fromEntries(partitions.map(({ partition, high }) => [partition, Number(high)])), publishedAt }

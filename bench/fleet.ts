@@ -95,7 +95,7 @@ async function publish({ db, kafka, prefix }: BenchHouse, members: readonly Flee
   if (unconfirmed.length > 0) throw new Error(`the fleet has not reached ${unconfirmed.join(', ')}`)
 }
 
-/** How many keys are published at a time, and how many of the last of these are asked for. */
+/** How many keys may be published at a time, and how many of the last of these are asked for. */
 const PAGE = 1_000
 const LAST = 5
 
