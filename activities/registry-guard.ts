@@ -30,7 +30,12 @@ export interface GuardOptions {
 export interface RegistryGuard {
   /** Does what publishes; compares the registry with the topic before, when that has not been done since its server started. */
   run<T>(publish: () => Promise<T>): Promise<T>
-  /** Compares in the background, so that an operator hears of it at the start. */
+  /**
+   * Compares now, unless that has been done.
+   * @throws RegistryError registry-restored
+   */
+  ensure(): Promise<void>
+  /** The same in the background, so that an operator hears of it at the start. */
   checkSoon(): void
 }
 
@@ -50,7 +55,11 @@ export function createRegistryGuard(options: GuardOptions): RegistryGuard {
     }
     throw new RegistryError('registry-restored', RESTORED)
   }
+  const ensure = async (): Promise<void> => {
+    if (!(await isChecked(db))) await check()
+  }
   return {
+    ensure,
     async run(publish) {
       try {
         return await publish()
@@ -61,9 +70,7 @@ export function createRegistryGuard(options: GuardOptions): RegistryGuard {
       }
     },
     checkSoon() {
-      isChecked(db)
-        .then((checked) => (checked ? undefined : check()))
-        .catch((error: unknown) => log.warn({ err: error }, 'the registry is not compared with the keys topic yet'))
+      ensure().catch((error: unknown) => log.warn({ err: error }, 'the registry is not compared with the keys topic yet'))
     },
   }
 }

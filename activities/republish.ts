@@ -22,6 +22,8 @@ export async function republishAll(
   const guard = createRegistryGuard({ db, kafka, topics, log })
   let published = 0
   try {
+    // A backup may hold no key at all.
+    await guard.ensure()
     for await (const keyIds of keyIdPages(db, PAGE)) {
       await guard.run(() =>
         publishKeys(db, keyIds, async (rows) => {

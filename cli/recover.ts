@@ -53,7 +53,7 @@ async function recover(options: RecoverOptions, self: Command): Promise<void> {
       for (const keyId of beside) lines.push(`${credentialId}  ${keyId} is accepted beside the two newest keys: tell its client`)
     for (const { credentialId } of ended)
       lines.push(`${credentialId}  its rotation was lost with the registry, and has been ended`)
-    return [...lines, '', `${recovered.length} keys recovered and published`].join('\n')
+    return [...lines, '', `${recovered.length} key${recovered.length === 1 ? '' : 's'} recovered and published`].join('\n')
   })
 }
 

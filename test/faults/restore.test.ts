@@ -6,10 +6,12 @@ import { verifyAudit } from '../../registry/audit.ts'
 import { compromiseKey } from '../../registry/keys.ts'
 import { endLostRotations } from '../../workers/lost-rotations.ts'
 import { startRotationWorker } from '../../workers/rotation-worker.ts'
+import { emptyDirectory, runKeyturn } from '../cli/office.ts'
 import { backUp } from '../support/databases.ts'
 import { eventually, type House } from '../support/house.ts'
 import { linesOf, registryLines } from '../support/key-lines.ts'
 import { openHouse } from '../support/open-house.ts'
+import { environmentOf } from '../support/processes.ts'
 
 const PATIENCE_MS = 90_000
 vi.setConfig({ testTimeout: 5 * 60_000 })
@@ -108,14 +110,31 @@ test('a key revoked since the backup comes alive nowhere: nothing is published b
   expect(revived).toEqual([])
 })
 
-test('--deactivate-unknown switches off what was issued since the backup', async () => {
+test('the command tells what it is about, and --deactivate-unknown switches off what was issued since the backup', async () => {
   const house = await open()
+  const directory = emptyDirectory()
+  onTestFinished(directory.remove)
+  const keyturn = (...args: string[]) => runKeyturn(args, { cwd: directory.path, env: environmentOf(house) })
   const backup = await backUp(house.config.postgresUrl)
   const issued = await house.credential()
   await backup.restore()
-  await recover(house, { deactivateUnknown: true })
+  const [republished, looked, unexplained] = await Promise.all([
+    keyturn('republish'),
+    keyturn('recover', '--dry-run'),
+    keyturn('recover'),
+  ])
+  expect([republished.code, republished.stderr]).toEqual([1, expect.stringContaining('it was restored from a backup')])
+  expect(republished.stderr).toContain('`keyturn recover --dry-run`')
+  expect([looked.code, looked.stdout]).toEqual([0, expect.stringContaining(`${issued.keyId}  issued after the backup; active`)])
+  expect([unexplained.code, unexplained.stderr]).toEqual([2, expect.stringContaining('--reason')])
+  expect(await house.keyState(issued.keyId)).toBeUndefined()
+
+  const recovered = await keyturn('recover', '--deactivate-unknown', '--reason', 'restored')
+  expect([recovered.code, recovered.stdout]).toEqual([0, expect.stringContaining('1 key recovered and published')])
   await eventually(() => !house.verdicts(issued.token).includes(true), 'refused', PATIENCE_MS)
   expect(await house.keyState(issued.keyId)).toBe('deactivated')
+  const again = await keyturn('recover', '--dry-run')
+  expect([again.code, again.stdout]).toEqual([0, 'the registry knows all that the keys topic knows\n'])
 })
 
 test('a rotation that was lost is ended, its two keys stay accepted, and the next trigger goes on with them', async () => {
