@@ -68,8 +68,8 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
         throw new ApiError('invalid-request', `grace ${message}`, [{ path: '/grace', message }])
       }
       const credential = await getCredential(db, request.params.id)
+      const policy = policyOf(overrides, await rotationPolicyOf(db, request.params.id))
       if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${request.params.id}.`)
-      const policy = policyOf(overrides, await rotationPolicyOf(db, credential.credentialId))
       const rotationId = `rot_${randomBase62(16)}` as RotationId
       const { actor } = operator(request)
       const answer = await triggerRotation(temporal, config.taskQueue, credential, { rotationId, trigger, reason, actor, policy })
