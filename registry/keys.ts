@@ -87,10 +87,7 @@ export async function deprecateKey(
     if (row.standing !== 'current')
       throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state}: it has no sunset to come`)
     // Index claims_by_key.
-    await tx.query(`update claims set expires_at = greatest(expires_at, $2) where key_id = $1 and state = 'open'`, [
-      rotation.new_key_id,
-      input.sunsetAt,
-    ])
+    await keepClaim(tx, rotation.new_key_id, input.sunsetAt)
     await note(tx, input, input.rotationId)
     const { sunsetAt, successor } = input
     if (row.sunsetAt?.getTime() === sunsetAt.getTime() && row.successor === successor) return
@@ -190,6 +187,9 @@ export async function compromiseKey(
   return db.tx((tx) => compromiseKeyIn(tx, input))
 }
 
+/** A client whose old key dies before it has fetched the new one still can, for so long. */
+const CLAIM_AFTER_END_MS = 7 * 86_400_000
+
 export async function compromiseKeyIn(
   tx: Tx,
   input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
@@ -200,6 +200,8 @@ export async function compromiseKeyIn(
   const noteStage = async () => (rotation?.ended_at === null ? note(tx, input, rotation.rotation_id) : undefined)
   const newKey = rotation === undefined || rotation.new_key_id === row.keyId ? undefined : await lockNewKey(tx, rotation)
   const newKeyLost = newKey?.state === 'compromised'
+  if (newKey !== undefined && rotation?.ended_at === null)
+    await keepClaim(tx, newKey.keyId, new Date(input.at.getTime() + CLAIM_AFTER_END_MS))
   if (row.state === 'compromised') {
     // Killed before its rotation came to it: the rotation's stage begins all the same.
     await noteStage()
@@ -271,3 +273,7 @@ async function claimIdOf(tx: Tx, keyId: KeyId): Promise<string> {
   const { rows } = await tx.query<{ claim_id: string }>('select claim_id from claims where key_id = $1', [keyId])
   return rows[0]?.claim_id ?? ''
 }
+
+/** Primary key; index claims_by_key. */
+const keepClaim = (tx: Tx, keyId: KeyId | null, until: Date): Promise<unknown> =>
+  tx.query(`update claims set expires_at = greatest(expires_at, $2) where key_id = $1 and state = 'open'`, [keyId, until])
