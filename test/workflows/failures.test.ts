@@ -29,7 +29,14 @@ beforeAll(async () => {
 afterAll(() => house.close())
 
 describe('which failures are final', () => {
-  const FINAL: readonly ProblemCode[] = ['unknown-credential', 'unknown-rotation', 'illegal-transition', 'not-found']
+  const FINAL: readonly ProblemCode[] = [
+    'unknown-credential',
+    'unknown-rotation',
+    'unknown-leak',
+    'unknown-rollover',
+    'illegal-transition',
+    'not-found',
+  ]
 
   test.each(Object.keys(PROBLEMS) as ProblemCode[])('%s', async (code) => {
     const refusal = new RegistryError(code, 'a reason')
