@@ -68,7 +68,7 @@ const COURSES: readonly { name: string; days: readonly [number, number]; play: (
   },
   {
     name: 'held by a person, while both keys are used',
-    days: [3, 60],
+    days: [3, 40],
     async play(days) {
       const rotation = await monitored({})
       await house.order(rotation, 'hold')
