@@ -7,6 +7,7 @@ import type { LoadFigures } from './load.ts'
 import type { PolicyFigures } from './policies.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
 import type { RotationFigures } from './rotations.ts'
+import type { ScanFigures } from './scan.ts'
 import type { Distribution } from './statistics.ts'
 import type { VerifyFigures } from './verify.ts'
 
@@ -203,6 +204,24 @@ export function policiesReport({ credentials, rounds, runPolicyPerSecond, emptyP
     ),
     '',
     `- \`runPolicy\` / empty workflows: **${times(ratio)}**`,
+  ].join('\n')
+}
+
+export function scanReport(figures: ScanFigures | undefined): string {
+  if (figures === undefined) return 'gitleaks can not be had on this machine: nothing was measured.'
+  const { tree, rounds, keyturn, gitleaks, gitleaksDecoding, ratio, startMs, nodeMs } = figures
+  return [
+    table(
+      [`${count(tree.files)} files, ${count(tree.bytes / 1_000_000)} MB, ${tree.tokens} tokens`, `median of ${rounds} rounds`],
+      [
+        ['**`keyturn scan`**', `${count(keyturn)} MB/s`],
+        ['gitleaks with the generated rule, nothing decoded', `${count(gitleaks)} MB/s`],
+        ['gitleaks as it comes, once', `${count(gitleaksDecoding)} MB/s`],
+      ],
+    ),
+    '',
+    `- \`keyturn scan\` / gitleaks: ${judged(ratio, { atLeast: 1 })}`,
+    `- to start and find nothing: ${ms(startMs)} of processor time, of which Node.js alone takes ${ms(nodeMs)}`,
   ].join('\n')
 }
 

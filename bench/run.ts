@@ -24,17 +24,22 @@ import {
   policiesReport,
   revocationReport,
   rotationsReport,
+  scanReport,
   verifyReport,
   withFigures,
 } from './report.ts'
 import { measureRevocation } from './revocation.ts'
 import { measureRotations } from './rotations.ts'
+import { measureScan } from './scan.ts'
 import { measureVerify } from './verify.ts'
 
 const README = fileURLToPath(new URL('./README.md', import.meta.url))
 
 /** Each measure in the order in which they run: those that want the machine for themselves come first. */
-const ALONE = { verify: async () => verifyReport(await measureVerify()) }
+const ALONE = {
+  verify: async () => verifyReport(await measureVerify()),
+  scan: async () => scanReport(await measureScan()),
+}
 const WITH_KAFKA = { load: async ({ kafkaBrokers }: Stack) => loadReport(await measureLoad(kafkaBrokers)) }
 const WITH_HOUSE = {
   baselines: async (house: BenchHouse) => baselinesReport(await measureBaselines(house)),

@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { newKeyId, newToken } from '@keyturn/contract'
 import { rulesFor } from '../cli/scan/rules.ts'
 import { gitleaks } from '../test/support/gitleaks.ts'
@@ -169,8 +169,4 @@ export async function measureScan({ megabytes = 300, rounds = 5 } = {}): Promise
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
-}
-
-if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  process.stdout.write(`${JSON.stringify(await measureScan(), undefined, 2)}\n`)
 }

@@ -98,7 +98,7 @@ test('quantiles are values that were measured', () => {
 
 describe('the page of figures', () => {
   const page = readFileSync('bench/README.md', 'utf8')
-  const names = ['verify', 'load', 'baselines', 'revocation', 'leaks', 'fleet', 'rotations', 'policies']
+  const names = ['verify', 'load', 'baselines', 'revocation', 'leaks', 'scan', 'fleet', 'rotations', 'policies']
 
   test('has a place for each measure, and changes nothing else', () => {
     const written = names.reduce((text, name) => withFigures(text, name, `figures of ${name}, $1`), page)

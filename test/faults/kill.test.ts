@@ -3,8 +3,9 @@ import { verifyAudit } from '../../registry/audit.ts'
 import { eventually, type House, type StartedRotation, type TestCredential } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { environmentOf, type Running, startProgram } from '../support/processes.ts'
+import { LONG } from '../support/runs.ts'
 
-const KILLS = 30
+const KILLS = LONG ? 30 : 10
 const AT_ONCE = 5
 const PROGRAMS = ['workers/rotation-worker.ts', 'workers/usage-collector.ts', 'workers/api-server.ts'] as const
 
