@@ -2,6 +2,8 @@
 import { connect as connectPlain } from 'node:net'
 import {
   type Admin,
+  type Batch,
+  type Consumer,
   type ISocketFactory,
   Kafka,
   type KafkaConfig,
@@ -205,3 +207,35 @@ export function createTopicEnds(kafka: Kafka): TopicEnds {
 /** Kafka's own word that another broker leads a partition, or none yet; the library takes it for final. */
 const betweenLeaders = (error: unknown): boolean =>
   error instanceof Error && /LEADER|REPLICA_NOT_AVAILABLE/.test(String((error as { type?: unknown }).type))
+
+export interface GroupOptions {
+  /** With its prefix, which the group's name gets too. */
+  readonly topic: string
+  readonly group: string
+  /** What the log says when the consumer crashes; it restarts. */
+  readonly lost: string
+  readonly log: Logger
+}
+
+/** Reads a topic from its beginning; all who do so in a group share its partitions. A batch that throws comes again. */
+export async function consumeInGroup(
+  kafka: Kafka,
+  { topic, group, lost, log }: GroupOptions,
+  each: (batch: Batch) => Promise<void>,
+): Promise<Consumer> {
+  const consumer = kafka.consumer({
+    groupId: topic.slice(0, topic.lastIndexOf('keyturn.')) + group,
+    maxWaitTimeInMs: 500,
+    retry: { restartOnFailure: async () => true },
+  })
+  consumer.on(consumer.events.CRASH, ({ payload }) => log.error({ err: payload.error, restarts: payload.restart }, lost))
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({
+    eachBatch: async ({ batch, heartbeat }) => {
+      await each(batch)
+      await heartbeat()
+    },
+  })
+  return consumer
+}

@@ -4,6 +4,7 @@ import type { Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import { recordLeaks, type Sighting, toSighting } from '../registry/leak-intake.ts'
+import { consumeInGroup } from './kafka.ts'
 
 /** All listeners share the topic's partitions. */
 const GROUP = 'keyturn-leak-listener'
@@ -26,34 +27,25 @@ export interface LeakReports {
 /** A message that makes no sense is logged without its content, counted and skipped. Read again, a report changes nothing. */
 export async function startLeakReports({ kafka, topics, db, respond, clock, log }: LeakReportsOptions): Promise<LeakReports> {
   const counts = { reports: 0, skipped: 0 }
-  const prefix = topics.leaks.slice(0, topics.leaks.lastIndexOf('keyturn.'))
-  const consumer = kafka.consumer({
-    groupId: prefix + GROUP,
-    maxWaitTimeInMs: 500,
-    retry: { restartOnFailure: async () => true },
-  })
-  consumer.on(consumer.events.CRASH, ({ payload }) =>
-    log.error({ err: payload.error, restarts: payload.restart }, 'stopped hearing of leaks'),
-  )
-  await consumer.connect()
-  await consumer.subscribe({ topics: [topics.leaks], fromBeginning: true })
-  await consumer.run({
-    eachBatch: async ({ batch, heartbeat }) => {
+  const lost = 'stopped hearing of leaks'
+  const consumer = await consumeInGroup(
+    kafka,
+    { topic: topics.leaks, group: GROUP, lost, log },
+    async ({ partition, messages }) => {
       const sightings: Sighting[] = []
-      for (const { offset, value } of batch.messages) {
+      for (const { offset, value } of messages) {
         const decoded = value === null ? ({ ok: false, flaw: 'not-an-event' } as const) : decodeLeakEvent(value)
         if (decoded.ok) sightings.push(toSighting(decoded.event.data))
         else {
           counts.skipped += 1
-          log.warn({ partition: batch.partition, offset, flaw: decoded.flaw }, 'skipped a leak report that makes no sense')
+          log.warn({ partition, offset, flaw: decoded.flaw }, 'skipped a leak report that makes no sense')
         }
       }
       const recorded = await recordLeaks(db, { sightings, reporter: 'kafka', at: clock() })
       counts.reports += sightings.length
       respond([...new Set(recorded.filter(({ status }) => status === 'open').map(({ leakId }) => leakId))])
-      await heartbeat()
     },
-  })
+  )
   return {
     counts,
     async stop() {

@@ -15,7 +15,7 @@ import * as registry from '../registry/leak-response.ts'
 import { usageSinceLeak } from '../registry/leak-usage.ts'
 import type { LeakSettings } from '../registry/playbooks.ts'
 import type { Propagation, Publication } from './propagation.ts'
-import { beating, completeReceipt, type PublicationRecord } from './receipts.ts'
+import { beating, completeReceipt, type PublicationRecord, toPublicationRecord } from './receipts.ts'
 
 const LOOK_AGAIN_MS = 500
 
@@ -48,9 +48,7 @@ export function createLeakActivities({ db, propagation, leakSettings }: LeakActi
         policy: leakPolicy(plan),
         leak: { leakId: input.leakId, keyId, atOnce, overlapMs, reason, actor },
       },
-      ...(publication === undefined
-        ? {}
-        : { publication: { ...publication, publishedAt: publication.publishedAt.toISOString() } }),
+      ...(publication === undefined ? {} : { publication: toPublicationRecord(publication) }),
     }
   }
 

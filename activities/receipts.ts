@@ -17,6 +17,11 @@ const ENDS: readonly KeyEventType[] = ['keyturn.key.suspended', 'keyturn.key.dea
 /** A publication as it passes through the workflow. */
 export type PublicationRecord = Omit<Publication, 'publishedAt'> & { readonly publishedAt: string }
 
+export const toPublicationRecord = (publication: Publication): PublicationRecord => ({
+  ...publication,
+  publishedAt: publication.publishedAt.toISOString(),
+})
+
 export interface Propagated {
   readonly receipt: Receipt
   /** Nothing when Kafka is away, and only where the rotation may go on without it. */
@@ -55,7 +60,7 @@ export function createReceiptActivities(deps: ReceiptDeps) {
       }
       const receipt = await waitFor(deps, publication, input.waitMs)
       await recordReceipt(db, { rotationId: input.rotationId, receipt })
-      return { receipt, publication: { ...publication, publishedAt: publication.publishedAt.toISOString() } }
+      return { receipt, publication: toPublicationRecord(publication) }
     })
 
   /** Waits as long as it takes: for gateways to come back, or to be declared gone. */

@@ -3,7 +3,7 @@
  * up to when the use of every key is known, and signals a rotation when a fact that matters to it has come true.
  */
 import { type CredentialId, decodeUsageEvent, type EvidenceFact, type RotationId, type TopicNames } from '@keyturn/contract'
-import type { Batch, Consumer, Kafka, KafkaMessage } from 'kafkajs'
+import type { Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
 import {
@@ -15,7 +15,7 @@ import {
   usageOffsets,
 } from '../registry/usage.ts'
 import type { GatewayWatch } from './gateway-watch.ts'
-import { createTopicEnds, type TopicEnds } from './kafka.ts'
+import { consumeInGroup, createTopicEnds, type TopicEnds } from './kafka.ts'
 import { type RaiseAlert, raiseUsageAlerts } from './usage-alerts.ts'
 
 /** All collectors share the partitions of the usage topic. */
@@ -54,30 +54,36 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
   const clock = options.clock ?? (() => new Date())
   const counts = { reports: 0, skipped: 0 }
   const ends = createTopicEnds(kafka)
-  const consumer = await consume(kafka, topics, log, async ({ partition, messages }) => {
-    const last = messages.at(-1)
-    if (last === undefined) return
-    const reports: CollectedReport[] = []
-    const flaws: string[] = []
-    for (const message of messages) {
-      const read = readReport(message)
-      if (typeof read === 'string') flaws.push(read)
-      else reports.push(read)
-    }
-    counts.skipped += flaws.length
-    if (flaws.length > 0) {
-      const where = { partition, from: messages[0]?.offset, to: last.offset, skipped: flaws.length, flaws: [...new Set(flaws)] }
-      log.warn(where, 'skipped usage reports that make no sense')
-    }
-    const batch = { partition, nextOffset: String(BigInt(last.offset) + 1n), reports }
-    const counted = await applyUsage(db, batch)
-    counts.reports += reports.length
-    // Passed over: another collector has counted it, or else the count is that of a topic that was lost and made anew.
-    if (counted !== batch.nextOffset && (await isBeyond(ends, topics.usage, partition, counted))) {
-      log.error({ partition }, 'the usage topic is another one than was collected before: collecting it from its beginning')
-      await applyUsage(db, { ...batch, notSince: counted })
-    }
-  })
+  const lost = 'stopped collecting usage'
+  // The registry knows what has been counted; the group's own offsets only save reading it all again.
+  const consumer = await consumeInGroup(
+    kafka,
+    { topic: topics.usage, group: GROUP, lost, log },
+    async ({ partition, messages }) => {
+      const last = messages.at(-1)
+      if (last === undefined) return
+      const reports: CollectedReport[] = []
+      const flaws: string[] = []
+      for (const message of messages) {
+        const read = readReport(message)
+        if (typeof read === 'string') flaws.push(read)
+        else reports.push(read)
+      }
+      counts.skipped += flaws.length
+      if (flaws.length > 0) {
+        const where = { partition, from: messages[0]?.offset, to: last.offset, skipped: flaws.length, flaws: [...new Set(flaws)] }
+        log.warn(where, 'skipped usage reports that make no sense')
+      }
+      const batch = { partition, nextOffset: String(BigInt(last.offset) + 1n), reports }
+      const counted = await applyUsage(db, batch)
+      counts.reports += reports.length
+      // Passed over: another collector has counted it, or else the count is that of a topic that was lost and made anew.
+      if (counted !== batch.nextOffset && (await isBeyond(ends, topics.usage, partition, counted))) {
+        log.error({ partition }, 'the usage topic is another one than was collected before: collecting it from its beginning')
+        await applyUsage(db, { ...batch, notSince: counted })
+      }
+    },
+  )
 
   async function sweep(): Promise<void> {
     const gateways = [...(await watch.readToEnd()).values()].map(({ latest }) => latest)
@@ -112,29 +118,6 @@ function readReport({ key, value, offset }: KafkaMessage): CollectedReport | str
   if (!decoded.ok) return decoded.flaw
   const report = decoded.event.data
   return key?.toString('utf8') === report.keyId ? { offset, report } : 'wrong-key'
-}
-
-async function consume(kafka: Kafka, topics: TopicNames, log: Logger, apply: (batch: Batch) => Promise<void>): Promise<Consumer> {
-  const prefix = topics.usage.slice(0, topics.usage.lastIndexOf('keyturn.'))
-  const consumer = kafka.consumer({
-    groupId: prefix + GROUP,
-    maxWaitTimeInMs: 500,
-    retry: { restartOnFailure: async () => true },
-  })
-  consumer.on(consumer.events.CRASH, ({ payload }) =>
-    log.error({ err: payload.error, restarts: payload.restart }, 'stopped collecting usage'),
-  )
-  await consumer.connect()
-  await consumer.subscribe({ topics: [topics.usage], fromBeginning: true })
-  await consumer.run({
-    // The registry knows what has been counted; the group's own offsets only save reading it all again.
-    eachBatchAutoResolve: true,
-    eachBatch: async ({ batch, heartbeat }) => {
-      await apply(batch)
-      await heartbeat()
-    },
-  })
-  return consumer
 }
 
 /** Whether an offset, known before, lies beyond the end of a partition. */

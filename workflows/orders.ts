@@ -71,8 +71,8 @@ async function trigger(rotation: Rotation, request: RotationRequest): Promise<Tr
 }
 
 /** An emergency is taken over by one alone that leaves no grace where it leaves some. */
-const isMoreUrgent = ({ policy }: RotationRequest, { emergency, leavesGrace }: Rotation): boolean =>
-  !emergency || (leavesGrace && policy.graceMs === undefined)
+const isMoreUrgent = ({ policy }: RotationRequest, { emergency, graceLeftMs }: Rotation): boolean =>
+  !emergency || (graceLeftMs !== undefined && policy.graceMs === undefined)
 
 async function give(rotation: Rotation, order: RotationOrder, effect: OrderRule['effect']): Promise<RotationProgress> {
   const { stage, deadline } = rotation
@@ -150,7 +150,8 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
     effect: (rotation, { reason, actor }) => rotation.turnBack(reason, actor),
   },
   escalate: {
-    refusal: ({ emergency, leavesGrace }) => (emergency && !leavesGrace ? 'the rotation is an emergency already' : undefined),
+    refusal: ({ emergency, graceLeftMs }) =>
+      emergency && graceLeftMs === undefined ? 'the rotation is an emergency already' : undefined,
     effect: (rotation, { reason, actor }) => rotation.takeOver(reason, actor),
   },
 }

@@ -92,7 +92,8 @@ async function replace(rotation: Rotation): Promise<void> {
 
 /** The old key dies before anything else; or, where the client must not stop, once it has had its time to switch over. */
 async function emergency(rotation: Rotation): Promise<void> {
-  if (rotation.graceMs !== undefined && rotation.oldKeyIs === 'accepted') await grace(rotation, rotation.graceMs)
+  const { graceLeftMs } = rotation
+  if (graceLeftMs !== undefined) await grace(rotation, graceLeftMs)
   await killFirst(rotation)
 }
 

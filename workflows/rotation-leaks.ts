@@ -16,8 +16,8 @@ interface Leaking {
   readonly closing: boolean
   /** The old key dies before anything else. */
   readonly emergency: boolean
-  /** Its old key lives on until the client has had time to switch over. */
-  readonly leavesGrace: boolean
+  /** How long an emergency still leaves the old key to the client. */
+  readonly graceLeftMs: number | undefined
   readonly goingBack: boolean
   readonly oldKeyIs: 'accepted' | 'going' | 'off'
   readonly oldKeyId: KeyId | undefined
@@ -86,7 +86,7 @@ export class RotationLeaks {
   private oldKeyLeaked({ atOnce, overlapMs, reason, actor }: LeakOrder): void {
     const { rotation } = this
     // An emergency has killed it, or will; a leak that says at once does not wait for a grace.
-    if (rotation.emergency && !(atOnce && rotation.leavesGrace)) return
+    if (rotation.emergency && !(atOnce && rotation.graceLeftMs !== undefined)) return
     if (atOnce || rotation.oldKeyIs === 'off') {
       rotation.takeOver(reason, actor, 'leak')
       return

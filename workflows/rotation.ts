@@ -49,8 +49,7 @@ export class Rotation {
   /** Set once every live gateway accepts the new key. */
   newKeyEverywhere = false
   newKeyRetired = false
-  /** How long an emergency leaves the old key to the client, when it does. */
-  graceMs: number | undefined
+  private graceMs: number | undefined
   /** The client has been told of its new key already when the old one dies. */
   graced = false
   /** `going` from the decision to switch it off until the registry has answered. */
@@ -120,9 +119,9 @@ export class Rotation {
     return leak?.atOnce === true && leak.keyId === (this.old?.keyId ?? leak.keyId)
   }
 
-  /** An emergency whose old key lives on until the client has had time to switch over. */
-  get leavesGrace(): boolean {
-    return this.emergency && this.graceMs !== undefined && this.oldKeyIs === 'accepted'
+  /** How long an emergency still leaves the old key to the client; nothing when it does not, or no longer. */
+  get graceLeftMs(): number | undefined {
+    return this.emergency && this.oldKeyIs === 'accepted' ? this.graceMs : undefined
   }
 
   get goingBack(): boolean {

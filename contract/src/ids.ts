@@ -30,5 +30,6 @@ export const rotationWorkflowId = (credentialId: CredentialId): string => `rotat
 
 /** The id of the one workflow that responds to a leak. */
 export const leakWorkflowId = (leakId: LeakId): string => `leak/${leakId}`
+
 /** The id of the workflow that looks after a fleet rollover. */
 export const rolloverWorkflowId = (rolloverId: RolloverId): string => `rollover/${rolloverId}`

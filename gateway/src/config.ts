@@ -14,6 +14,7 @@ import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { isFailClosedPattern } from './fail-closed.ts'
 import type { FallbackAddress } from './fallback.ts'
+import type { GatewayOptions } from './gateway.ts'
 import type { HostAndPort } from './server.ts'
 
 const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
@@ -227,3 +228,16 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   if (more.length > 0) throw new ConfigError(more.join('\n'))
   return config
 }
+
+/** What of a process's configuration its gateway is made of. */
+export const gatewayOptionsOf = (config: GatewayConfig): Omit<GatewayOptions, 'log'> => ({
+  kafka: { brokers: config.kafkaBrokers, topics: config.topics },
+  gatewayId: config.gatewayId,
+  region: config.region,
+  environments: config.environments,
+  failClosed: config.failClosed,
+  stalenessMs: config.stalenessMs,
+  heartbeatMs: config.heartbeatMs,
+  usageWindowMs: config.usageWindowMs,
+  fallback: config.fallback,
+})

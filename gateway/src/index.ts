@@ -1,6 +1,6 @@
 /** A gateway inside a program of one's own. The process of its own is `main.ts`. */
 export type { Accepted, Authentication, Refused, RequestInfo } from './authenticate.ts'
-export { ConfigError, type GatewayConfig, loadConfig, VARIABLES } from './config.ts'
+export { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig, VARIABLES } from './config.ts'
 export type { Freshness } from './freshness.ts'
 export { createGateway, type Gateway, type GatewayOptions, type GatewayStatus } from './gateway.ts'
 export { type Applied, KeyCache, type KeyEntry } from './key-cache.ts'

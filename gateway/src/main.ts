@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The gateway process. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
 import { collectDefaultMetrics } from 'prom-client'
-import { ConfigError, type GatewayConfig, loadConfig } from './config.ts'
+import { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig } from './config.ts'
 import { createGateway } from './gateway.ts'
 import { createLog } from './log.ts'
 import { createProxy } from './proxy.ts'
@@ -23,18 +23,7 @@ function configure(): GatewayConfig {
 async function main(): Promise<void> {
   const config = configure()
   const log = createLog(config.logLevel)
-  const gateway = createGateway({
-    kafka: { brokers: config.kafkaBrokers, topics: config.topics },
-    gatewayId: config.gatewayId,
-    region: config.region,
-    environments: config.environments,
-    failClosed: config.failClosed,
-    stalenessMs: config.stalenessMs,
-    heartbeatMs: config.heartbeatMs,
-    usageWindowMs: config.usageWindowMs,
-    fallback: config.fallback,
-    log,
-  })
+  const gateway = createGateway({ ...gatewayOptionsOf(config), log })
   collectDefaultMetrics({ register: gateway.metrics })
   const { upstream, trustedProxies, upstreamTimeoutMs, listen, opsListen } = config
   const proxy = createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log })
