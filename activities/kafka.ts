@@ -52,7 +52,9 @@ const logInto =
     const say = { namespace, broker: fields['broker'], error: fields['error'] }
     // Said of every idempotent producer with bounded retries; createPublisher answers it.
     if (message.startsWith('Limiting retries for the idempotent producer')) return
-    if (level <= logLevel.ERROR) log.error(say, message)
+    // A connection's errors are those of one try: whoever sent the request tries again, or says by itself that it gave up.
+    if (level <= logLevel.ERROR && namespace !== 'Connection') log.error(say, message)
+    else if (level <= logLevel.ERROR) log.warn(say, message)
     else if (level === logLevel.WARN) log.warn(say, message)
     else log.debug(say, message)
   }
