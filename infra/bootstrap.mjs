@@ -30,7 +30,7 @@ function isInstalled() {
 /** Runs `npm ci` when it is needed; one process at a time, the others wait for it. */
 export async function ensureInstalled() {
   if (isInstalled()) return
-  const release = await lock(join(ROOT, '.keyturn', 'install.lock'))
+  const release = await lock(join(ROOT, '.keyturn', 'install.lock'), 'waiting for another run that installs the dependencies')
   try {
     if (isInstalled()) return
     process.stderr.write('installing the dependencies (npm ci)\n')
@@ -88,9 +88,10 @@ function isAlive(pid) {
 /**
  * A lock that is a directory with the owner's pid in it; a dead owner's is taken over.
  * @param {string} path
+ * @param {string} [waiting] what is said when another one has it
  * @returns {Promise<() => void>}
  */
-async function lock(path) {
+export async function lock(path, waiting) {
   mkdirSync(join(path, '..'), { recursive: true })
   const release = () => rmSync(path, { recursive: true, force: true })
   for (let saidSo = false; ; ) {
@@ -107,7 +108,7 @@ async function lock(path) {
     // Without a pid its owner is about to write it, or died just then.
     const dead = owner > 0 ? !isAlive(owner) : Date.now() - modified(path) > 10_000
     if (dead) release()
-    else if (!saidSo) process.stderr.write('waiting for another run that installs the dependencies\n')
+    else if (!saidSo && waiting !== undefined) process.stderr.write(`${waiting}\n`)
     saidSo = true
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
   }

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { type GuardedProcess, spawnGuarded, stopGuarded } from '../stack/guard.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const PROGRAM = join(ROOT, 'infra/program.mjs')
 const READY_WITHIN_MS = 120_000
 const ASK_AGAIN_MS = 100
 const ANSWER_MS = 2_000
@@ -83,7 +84,7 @@ function startProcess(
   endedByItself: (how: string) => void,
 ): HouseProcess {
   const log = createWriteStream(join(logs, `${name}.log`))
-  const guarded = spawnGuarded(process.execPath, ['--import', 'tsx', join(ROOT, file)], {
+  const guarded = spawnGuarded(process.execPath, [PROGRAM, file], {
     cwd: ROOT,
     env,
     stdio: ['pipe', 'pipe', 'pipe'],

@@ -2,12 +2,14 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import getPort from 'get-port'
 import { type GuardedProcess, spawnGuarded, stopGuarded } from '../../infra/stack/guard.ts'
 import { eventually, type House } from './house.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const PROGRAM = join(ROOT, 'infra/program.mjs')
 
 /** The environment that gives a process the configuration of a house. */
 export const environmentOf = ({ config }: House, log = 'error'): Record<string, string> => ({
@@ -35,7 +37,7 @@ export interface Running extends GuardedProcess {
 }
 
 export function startProgram(file: string, env: Readonly<Record<string, string>>): Running {
-  const guarded = spawnGuarded(process.execPath, ['--import', 'tsx', file], {
+  const guarded = spawnGuarded(process.execPath, [PROGRAM, file], {
     cwd: ROOT,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
