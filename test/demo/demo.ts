@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inject } from 'vitest'
@@ -30,6 +30,8 @@ export interface Demo {
   processes(): { readonly pid: number; readonly command: string }[]
   /** Resolves with what `local.json` holds, once it is there. */
   ready(): Promise<Record<string, unknown>>
+  /** What it holds now, when it is there. */
+  now(): Record<string, unknown> | undefined
   /** The last line of standard output, read as JSON. */
   report(): DemoReport
 }
@@ -63,18 +65,26 @@ export async function startDemo(
     })
   }
   const local = join(place, 'local.json')
+  const now = (): Record<string, unknown> | undefined => {
+    try {
+      return JSON.parse(readFileSync(local, 'utf8')) as Record<string, unknown>
+    } catch {
+      return undefined
+    }
+  }
   return {
     child,
     place,
     stdout: () => output.stdout,
     stderr: () => output.stderr,
+    now,
     ended: new Promise((resolve) => child.once('close', resolve)),
     processes: () => marked(id),
     ready: () =>
       eventually(
         () => {
           if (child.exitCode !== null) throw new Error(`it ended: ${output.stdout}${output.stderr}`)
-          return existsSync(local) && (JSON.parse(readFileSync(local, 'utf8')) as Record<string, unknown>)
+          return now()
         },
         () => `${local}; so far: ${output.stdout}${output.stderr}`,
         READY_WITHIN_MS,

@@ -53,13 +53,18 @@ describe.skipIf(process.platform !== 'linux')('two at once in one checkout', () 
 
   beforeAll(async () => {
     first = await start('npm', ['--once', '--json'], { state })
+    await eventually(
+      () => existsSync(join(state, 'owner')),
+      () => `its place; so far: ${first.stderr()}`,
+      4 * MINUTE,
+    )
+    second = await start('node', ['--roll-back', '--json'], { state, place: join(state, '2') })
     local = await first.ready()
     mode = modeOf(join(state, 'local.json'))
-    gateways = (await runKeyturn(['gateway', 'list'], { cwd: tmpdir(), env: { KEYTURN_STATE: state } })).stdout
-    second = await start('node', ['--roll-back', '--json'], { state, place: join(state, '2') })
     besides = await second.ready()
     // On a slow machine the first has gone through its rotation and ended by then.
-    untouched = first.child.exitCode === null ? await first.ready() : local
+    untouched = first.now() ?? local
+    gateways = (await runKeyturn(['gateway', 'list'], { cwd: tmpdir(), env: { KEYTURN_STATE: second.place } })).stdout
     code = await first.ended
     await nothingLeftOf(first)
   })

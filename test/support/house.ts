@@ -307,7 +307,7 @@ export class House {
   }
 
   /** Waits until the rotation has come to a stage; it may have gone on from there. */
-  async reached(rotationId: RotationId, stage: Rotation['stage'], withinMs = 20_000): Promise<Rotation> {
+  async reached(rotationId: RotationId, stage: Rotation['stage'], withinMs = 60_000): Promise<Rotation> {
     let seen = ''
     const look = async (): Promise<Rotation | undefined> => {
       const rotation = await getRotation(this.db, rotationId)
@@ -364,18 +364,19 @@ export class House {
   }
 }
 
-/** Polls until something is there; fails with its name when it does not come. */
+/** Polls until something is there, the slower the longer it takes; fails with its name when it does not come. */
 export async function eventually<T>(
   look: () => Promise<T | undefined | false> | T | undefined | false,
   what: string | (() => string),
-  withinMs = 20_000,
+  withinMs = 60_000,
 ): Promise<T> {
-  const giveUp = Date.now() + withinMs
+  const begun = Date.now()
   for (;;) {
     const found = await look()
     if (found !== undefined && found !== false) return found
-    if (Date.now() > giveUp) throw new Error(`did not come within ${withinMs} ms: ${typeof what === 'string' ? what : what()}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    const waited = Date.now() - begun
+    if (waited > withinMs) throw new Error(`did not come within ${withinMs} ms: ${typeof what === 'string' ? what : what()}`)
+    await new Promise((resolve) => setTimeout(resolve, Math.min(100, 20 + waited / 20)))
   }
 }
 
