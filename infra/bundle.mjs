@@ -31,7 +31,7 @@ export const SCAN = {
   external: ['./commands.ts', './http.ts', './settings.ts'],
 }
 
-/** Every command, without the packages: each loads what it needs. @type {Bundle} */
+/** Every command, each loading the packages that it needs; typebox alone, which is some hundred files, is inside. @type {Bundle} */
 export const COMMAND = {
   name: 'command',
   entries: ['cli/keyturn.ts'],
@@ -149,7 +149,7 @@ function keepOwnAddresses(build) {
 /** @param {import('esbuild').PluginBuild} build */
 function keepPackagesOutside(build) {
   build.onResolve({ filter: /^[^./]/ }, ({ path, kind }) =>
-    kind === 'entry-point' || path.startsWith('@keyturn/') ? undefined : { path, external: true },
+    kind === 'entry-point' || /^(@keyturn|typebox)\b/.test(path) ? undefined : { path, external: true },
   )
 }
 

@@ -7,7 +7,7 @@ import { expect, inject, onTestFinished, test } from 'vitest'
 import { readTopic } from '../support/topics.ts'
 import { eventually, issueKey, keyMessage, openBench } from './support.ts'
 
-const MAIN = fileURLToPath(new URL('../../gateway/src/main.ts', import.meta.url))
+const PROGRAM = fileURLToPath(new URL('../../infra/program.mjs', import.meta.url))
 
 interface Running {
   readonly child: ChildProcess
@@ -17,7 +17,7 @@ interface Running {
 }
 
 function run(env: Record<string, string>): Running {
-  const child = spawn(process.execPath, ['--import', 'tsx', MAIN], {
+  const child = spawn(process.execPath, [PROGRAM, 'gateway/src/main.ts'], {
     env: { PATH: process.env['PATH'] ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -65,7 +65,6 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
     'it listens',
     () => /"url":"(http:[^"]+)"/.exec(gateway.output())?.[1],
     (it) => it !== undefined,
-    30_000,
   )
   await eventually(
     'it is ready',
@@ -80,7 +79,7 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
   const asked = performance.now()
   gateway.child.kill('SIGTERM')
   expect(await gateway.ended).toBe(0)
-  expect(performance.now() - asked).toBeLessThan(10_000)
+  expect(performance.now() - asked).toBeLessThan(30_000)
   const secrets = [key, unknown].flatMap(({ token }) => [token, token.split('_')[3] ?? token])
   const usage = await readTopic(bench.topics.usage)
   for (const secret of secrets) {
@@ -109,7 +108,6 @@ test('G3: stopped for longer than its bound and continued, it is stale at once',
     'it listens',
     () => /"url":"(http:[^"]+)"/.exec(gateway.output())?.[1],
     (it) => it !== undefined,
-    30_000,
   )
   const ask = async () => (await fetch(url ?? '', { headers: { 'x-api-key': key.token } })).status
   await eventually(

@@ -125,7 +125,7 @@ export async function eventually<T>(
   what: string,
   read: () => T | Promise<T>,
   holds: (value: T) => boolean,
-  withinMs = 15_000,
+  withinMs = 60_000,
 ): Promise<T> {
   const until = performance.now() + withinMs
   for (;;) {

@@ -148,7 +148,7 @@ export async function collect(db: Database, ...reports: UsageReport[]): Promise<
 
 /** Until so many transactions wait for a lock. */
 export async function untilWaiting(db: Database, count: number): Promise<void> {
-  for (const giveUp = Date.now() + 10_000; Date.now() < giveUp; await setTimeout(5)) {
+  for (const giveUp = Date.now() + 60_000; Date.now() < giveUp; await setTimeout(5)) {
     const [row] = await db.query<{ n: number }>(
       `select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
     )

@@ -71,6 +71,11 @@ export interface HouseOptions {
   readonly leaks?: Partial<LeakConfig>
 }
 
+type TestGatewayOptions = Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback'>> & {
+  readonly behindMs?: number
+  readonly kafka?: string
+}
+
 export interface TestCredential {
   readonly credentialId: CredentialId
   readonly keyId: KeyId
@@ -120,19 +125,15 @@ export class House {
     const config = houseConfig(servers, env?.address ?? servers.temporalAddress, options.leaks)
     const db = openDatabase(config.postgresUrl)
     const connection = await Connection.connect({ address: config.temporalAddress })
-    const propagation = await createPropagation({
-      kafka: createKafka(config.kafkaBrokers, 'test', log),
-      topics,
-      db,
-      log,
-      source: '/keyturn/test',
-    })
     let house: House | undefined
     const clock = () => new Date(house?.now() ?? Date.now())
-    const collecting =
-      options.collector === false
-        ? undefined
-        : await startUsageCollector(config, log, { sweepMs: options.time === 'real' ? 100 : 0, clock })
+    const sweepMs = options.time === 'real' ? 100 : 0
+    // Side by side: a house is opened in nearly every file.
+    const [propagation, collecting, worker] = await Promise.all([
+      createPropagation({ kafka: createKafka(config.kafkaBrokers, 'test', log), topics, db, log, source: '/keyturn/test' }),
+      options.collector === false ? undefined : startUsageCollector(config, log, { sweepMs, clock }),
+      options.worker === false ? undefined : startRotationWorker(config, log),
+    ])
     const client = env?.client ?? new Client({ connection })
     house = new House({ config, db, client, propagation, collector: collecting?.collector, log }, env)
     house.closers.push(
@@ -141,12 +142,11 @@ export class House {
       async () => skipping?.stop(),
       () => propagation.stop(),
       async () => collecting?.stop(),
+      async () => worker?.stop(),
     )
-    if (options.worker !== false) {
-      const worker = await startRotationWorker(config, log)
-      house.closers.push(() => worker.stop())
-    }
-    for (let i = 1; i <= (options.gateways ?? 1); i++) await house.addGateway(`gw-${i}`)
+    const opened = house
+    const names = Array.from({ length: options.gateways ?? 1 }, (_, i) => `gw-${i + 1}`)
+    house.gateways.push(...(await Promise.all(names.map((name) => opened.startGateway(name)))))
     return house
   }
 
@@ -172,13 +172,13 @@ export class House {
     if (this.env !== undefined) this.offsetMs = (await this.env.currentTimeMs()) - Date.now()
   }
 
-  async addGateway(
-    gatewayId: string,
-    options: Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback'>> & {
-      behindMs?: number
-      kafka?: string
-    } = {},
-  ): Promise<Gateway> {
+  async addGateway(gatewayId: string, options: TestGatewayOptions = {}): Promise<Gateway> {
+    const gateway = await this.startGateway(gatewayId, options)
+    this.gateways.push(gateway)
+    return gateway
+  }
+
+  private async startGateway(gatewayId: string, options: TestGatewayOptions = {}): Promise<Gateway> {
     const gateway = createGateway({
       kafka: { brokers: options.kafka === undefined ? this.config.kafkaBrokers : [options.kafka], topics: this.config.topics },
       gatewayId,
@@ -193,7 +193,6 @@ export class House {
       log: this.log,
     })
     await gateway.start()
-    this.gateways.push(gateway)
     return gateway
   }
 

@@ -7,11 +7,12 @@ import { createDatabase, uniqueTopics } from './servers.ts'
  * @param options.kafka a forwarder before the broker
  */
 export async function openHouse({ kafka, ...options }: HouseOptions & { kafka?: string }): Promise<House> {
+  const [postgresUrl, { topics }] = await Promise.all([createDatabase(), uniqueTopics()])
   return House.open(
     {
-      postgresUrl: await createDatabase(),
+      postgresUrl,
       kafkaBrokers: kafka === undefined ? inject('kafkaBrokers') : [kafka],
-      topics: (await uniqueTopics()).topics,
+      topics,
       temporalAddress: inject('temporalAddress'),
       timeSkippingServer: inject('timeSkippingServer'),
       workflowBundle: inject('workflowBundle'),
