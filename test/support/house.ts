@@ -92,7 +92,9 @@ export class House {
   readonly gateways: Gateway[] = []
   readonly sealer: Sealer
   private offsetMs = 0
-  private readonly closers: (() => Promise<unknown>)[] = []
+  private stopParts: () => Promise<unknown> = async () => undefined
+  /** What the parts stand on. */
+  private stopGround: () => Promise<unknown> = async () => undefined
 
   readonly config: Config
   readonly db: Database
@@ -136,14 +138,12 @@ export class House {
     ])
     const client = env?.client ?? new Client({ connection })
     house = new House({ config, db, client, propagation, collector: collecting?.collector, log }, env)
-    house.closers.push(
-      () => db.close(),
-      () => connection.close(),
-      async () => skipping?.stop(),
-      () => propagation.stop(),
-      async () => collecting?.stop(),
-      async () => worker?.stop(),
-    )
+    house.stopParts = () => Promise.all([worker?.stop(), collecting?.stop(), propagation.stop()])
+    house.stopGround = async () => {
+      await skipping?.stop()
+      await connection.close()
+      await db.close()
+    }
     const opened = house
     const names = Array.from({ length: options.gateways ?? 1 }, (_, i) => `gw-${i + 1}`)
     house.gateways.push(...(await Promise.all(names.map((name) => opened.startGateway(name)))))
@@ -151,8 +151,8 @@ export class House {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled(this.gateways.map((gateway) => gateway.stop()))
-    for (const close of this.closers.reverse()) await close()
+    await Promise.all([Promise.allSettled(this.gateways.map((gateway) => gateway.stop())), this.stopParts()])
+    await this.stopGround()
   }
 
   /** The time of this house: the workflow's. */
