@@ -21,7 +21,9 @@ export async function publishKeys<T>(
       keyIds,
     ])
     const published = await publish(rows)
-    await tx.query('update keys set published_revision = revision where key_id = any($1)', [keyIds])
+    await tx.query('update keys set published_revision = revision, published_at = clock_timestamp() where key_id = any($1)', [
+      keyIds,
+    ])
     return published
   })
 }
@@ -44,7 +46,9 @@ export async function publishUnpublished(
     )
     if (rows.length === 0) return
     await publish(rows)
-    await tx.query('update keys set published_revision = revision where key_id = any($1)', [rows.map(({ keyId }) => keyId)])
+    await tx.query('update keys set published_revision = revision, published_at = clock_timestamp() where key_id = any($1)', [
+      rows.map(({ keyId }) => keyId),
+    ])
   })
 }
 

@@ -12,7 +12,11 @@ export function selectorSql({ client, environment, scope, labels = {} }: Selecto
   any('c.client_id', listOf<string>(client))
   any('c.environment', listOf<string>(environment))
   const scopes = listOf<string>(scope)
-  if (scopes !== undefined) conditions.push(`scopes_touch($${values.push(scopes)}::text[], c.scopes)`)
+  if (scopes !== undefined) {
+    // Written out: a function with a query in it is not inlined, and takes ten times as long for each credential.
+    const both = `unnest($${values.push(scopes)}::text[]) p, unnest(c.scopes) s`
+    conditions.push(`exists (select from ${both} where scope_covers(p, s) or scope_covers(s, p))`)
+  }
   if (Object.keys(labels).length > 0) conditions.push(`c.labels @> $${values.push(JSON.stringify(labels))}::jsonb`)
   return conditions.length === 0 ? 'true' : conditions.join(' and ')
 }
