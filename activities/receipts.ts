@@ -4,13 +4,13 @@ import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
 import { confirmedOverFallback, endOfKey } from '../registry/fallback.ts'
 import { recordReceipt } from '../registry/rotations.ts'
-import type { Propagation, Publication } from './propagation.ts'
+import type { Confirmation, Propagation, Publication } from './propagation.ts'
 
 /** One slice of a long wait; what has come in is recorded after each. Spread, so that a fleet of held rotations is not in step. */
 export const sliceMs = (): number => 40_000 + Math.floor(Math.random() * 20_000)
 const HEARTBEAT_MS = 2_000
 /** While watermarks are waited for, this often it is looked at what gateways have said over the fallback. */
-const FALLBACK_LOOK_MS = 10_000
+export const FALLBACK_LOOK_MS = 10_000
 /** What the fallback tells of. */
 const ENDS: readonly KeyEventType[] = ['keyturn.key.suspended', 'keyturn.key.deactivated', 'keyturn.key.compromised']
 
@@ -107,13 +107,14 @@ async function withFallback(
   receipt: Receipt,
   { keyId, revision, publishedAt }: Pick<Publication, 'keyId' | 'revision' | 'publishedAt'>,
 ): Promise<Receipt> {
-  const said = await confirmedOverFallback(db, { keyId, revision, since: publishedAt })
-  return {
-    ...receipt,
-    gateways: [...receipt.gateways, ...said.filter(({ gatewayId }) => receipt.unconfirmed.includes(gatewayId))],
-    unconfirmed: receipt.unconfirmed.filter((gatewayId) => !said.some((line) => line.gatewayId === gatewayId)),
-  }
+  return { ...receipt, ...joined(receipt, await confirmedOverFallback(db, { keyId, revision, since: publishedAt })) }
 }
+
+/** What watermarks say, and what gateways have said over the fallback. */
+export const joined = ({ gateways, unconfirmed }: Confirmation, said: readonly GatewayReceipt[]): Confirmation => ({
+  gateways: [...gateways, ...said.filter(({ gatewayId }) => unconfirmed.includes(gatewayId))],
+  unconfirmed: unconfirmed.filter((gatewayId) => !said.some((line) => line.gatewayId === gatewayId)),
+})
 
 /**
  * Waits until every gateway has confirmed; what has come in is recorded after each slice. Every slice but the first publishes again:

@@ -11,6 +11,7 @@ import {
 import { cancellationSignal } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
+import { rolloverOverFallback } from '../registry/fallback.ts'
 import {
   enterRolloverStage as enterStage,
   keysOfRollover,
@@ -24,8 +25,8 @@ import {
   rotationsUnderWay,
 } from '../registry/rollover-records.ts'
 import { dated } from './keys.ts'
-import type { BulkPublication, Confirmation, Propagation } from './propagation.ts'
-import { beating, sliceMs } from './receipts.ts'
+import type { BulkPublication, Confirmation, Propagation, WaitOptions } from './propagation.ts'
+import { beating, FALLBACK_LOOK_MS, joined, sliceMs } from './receipts.ts'
 
 /** How many rotations are asked for at once, and how many may be on their way to their clients. */
 const ASKED_AT_ONCE = 10
@@ -58,14 +59,45 @@ export async function publishRollover(
 
 /** Waits for the receipt of all its keys, and records it, complete or not. */
 export async function confirmRollover(
+  deps: Pick<RolloverActivityDeps, 'db' | 'propagation'>,
+  rolloverId: RolloverId,
+  publication: BulkPublication,
+  options: WaitOptions,
+): Promise<Confirmation> {
+  const confirmation = await waitForAll(deps, rolloverId, publication, options)
+  await recordConfirmation(deps.db, { rolloverId, ...confirmation, published: true, at: new Date() })
+  return confirmation
+}
+
+/** Waits for watermarks; what a gateway says over the fallback is as good. */
+async function waitForAll(
   { db, propagation }: Pick<RolloverActivityDeps, 'db' | 'propagation'>,
   rolloverId: RolloverId,
   publication: BulkPublication,
-  options: { timeoutMs: number; signal?: AbortSignal },
+  { timeoutMs, ...options }: WaitOptions,
 ): Promise<Confirmation> {
-  const confirmation = await propagation.waitForAll(publication, options)
-  await recordConfirmation(db, { rolloverId, ...confirmation, at: new Date() })
-  return confirmation
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    const left = Math.max(0, Math.ceil(until - performance.now()))
+    const told = await propagation.waitForAll(publication, { ...options, timeoutMs: Math.min(left, FALLBACK_LOOK_MS) })
+    if (told.unconfirmed.length === 0) return told
+    const whole = joined(told, await rolloverOverFallback(db, { rolloverId, since: publication.publishedAt }))
+    if (whole.unconfirmed.length === 0 || performance.now() >= until) return whole
+  }
+}
+
+/**
+ * What is known of it while Kafka is away: the gateways that have said over the fallback that they refuse the keys, of those that were known
+ * last. Gateways that start when Kafka is back must find the events there: before that it is not complete.
+ */
+async function noteWithoutKafka(
+  { db, propagation }: Pick<RolloverActivityDeps, 'db' | 'propagation'>,
+  rolloverId: RolloverId,
+): Promise<void> {
+  const { openedAt } = await needRollover(db, rolloverId)
+  const unconfirmed = [...propagation.watch.known().keys()].sort()
+  const known = joined({ gateways: [], unconfirmed }, await rolloverOverFallback(db, { rolloverId, since: openedAt }))
+  await recordConfirmation(db, { rolloverId, ...known, published: false, at: new Date() })
 }
 
 export function createRolloverActivities(deps: RolloverActivityDeps) {
@@ -93,8 +125,13 @@ export function createRolloverActivities(deps: RolloverActivityDeps) {
   /** Publishes, and waits for the receipt for `waitMs` at most. */
   const propagateRollover = (input: { rolloverId: RolloverId; waitMs: number }): Promise<void> =>
     beating(async () => {
-      const publication = await publishRollover(deps, input.rolloverId)
-      await confirmRollover(deps, input.rolloverId, publication, { timeoutMs: input.waitMs, signal: cancellationSignal() })
+      try {
+        const publication = await publishRollover(deps, input.rolloverId)
+        await confirmRollover(deps, input.rolloverId, publication, { timeoutMs: input.waitMs, signal: cancellationSignal() })
+      } catch (error) {
+        if (!(error instanceof RegistryError)) await noteWithoutKafka(deps, input.rolloverId)
+        throw error
+      }
     })
 
   /** Waits as long as it takes. A keys topic that was lost and made anew is written again: its offsets mean nothing any more. */
@@ -109,10 +146,10 @@ export function createRolloverActivities(deps: RolloverActivityDeps) {
           publication = { ...publication, marks }
           await recordMarks(db, { rolloverId, marks, lost: true })
         }
-        const slice = await propagation.waitForAll(publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
+        const slice = await waitForAll(deps, rolloverId, publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
         for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
         const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
-        await recordConfirmation(db, { rolloverId, gateways, unconfirmed: slice.unconfirmed, at: new Date() })
+        await recordConfirmation(db, { rolloverId, gateways, unconfirmed: slice.unconfirmed, published: true, at: new Date() })
         if (slice.unconfirmed.length === 0) return
       }
     })

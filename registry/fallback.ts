@@ -1,5 +1,5 @@
 /** What gateways are told that do not hear from Kafka, and what they have said to have applied of it. */
-import type { GatewayReceipt, KeyEventType, KeyId } from '@keyturn/contract'
+import type { GatewayReceipt, KeyEventType, KeyId, RolloverId } from '@keyturn/contract'
 import { type Database, first, type Tx } from './database.ts'
 import { type KeyRow, selectKeysIn } from './key-rows.ts'
 import { tell } from './rotations.ts'
@@ -110,12 +110,29 @@ export async function confirmedOverFallback(
      where k.key_id = $1 and k.revision >= $2 and ${ENDED} order by p.gateway_id`,
     [keyId, revision],
   )
-  return rows.map(({ gateway_id, at }) => ({
-    gatewayId: gateway_id,
-    appliedAt: at.toISOString(),
-    ms: Math.max(0, at.getTime() - since.getTime()),
-  }))
+  return rows.map((row) => toReceipt(row, since))
 }
+
+/** The same for all keys that a rollover has killed. Primary keys, and index audit_once. */
+export async function rolloverOverFallback(
+  db: Database,
+  { rolloverId, since }: { rolloverId: RolloverId; since: Date },
+): Promise<GatewayReceipt[]> {
+  const rows = await db.query<{ gateway_id: string; at: Date }>(
+    `select p.gateway_id, p.at from fallback_polls p where p.applied_through >= (
+       select max(a.seq) from rollover_members m cross join unnest(m.key_ids) killed (key_id) join keys k using (key_id)
+         join audit a on a.subject = k.key_id and a.revision = k.revision
+       where m.rollover_id = $1) order by p.gateway_id`,
+    [rolloverId],
+  )
+  return rows.map((row) => toReceipt(row, since))
+}
+
+const toReceipt = ({ gateway_id, at }: { gateway_id: string; at: Date }, since: Date): GatewayReceipt => ({
+  gatewayId: gateway_id,
+  appliedAt: at.toISOString(),
+  ms: Math.max(0, at.getTime() - since.getTime()),
+})
 
 /** What became of a key that has ended, and when. Primary key, and index audit_once. */
 export async function endOfKey(

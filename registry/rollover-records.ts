@@ -159,15 +159,21 @@ export async function recordMarks(
   ])
 }
 
-/** Notes which gateways have applied the end of all its keys. Complete stays complete. */
+/** Notes which gateways have applied the end of all its keys. Once published it can be complete, and stays so. */
 export async function recordConfirmation(
   db: Database,
-  input: { rolloverId: RolloverId; gateways: readonly GatewayReceipt[]; unconfirmed: readonly string[]; at: Date },
+  input: {
+    rolloverId: RolloverId
+    gateways: readonly GatewayReceipt[]
+    unconfirmed: readonly string[]
+    published: boolean
+    at: Date
+  },
 ): Promise<void> {
+  const complete = input.published && input.unconfirmed.length === 0
   await db.query(
-    `update rollovers set gateways = $2, unconfirmed = $3, confirmed_at = case when cardinality($3::text[]) = 0 then $4::timestamptz end
-     where rollover_id = $1 and confirmed_at is null`,
-    [input.rolloverId, JSON.stringify(input.gateways), input.unconfirmed, input.at],
+    'update rollovers set gateways = $2, unconfirmed = $3, confirmed_at = $4 where rollover_id = $1 and confirmed_at is null',
+    [input.rolloverId, JSON.stringify(input.gateways), input.unconfirmed, complete ? input.at : null],
   )
 }
 

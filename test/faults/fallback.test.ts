@@ -1,15 +1,19 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { FALLBACK_ISSUER, FALLBACK_TYPE } from '@keyturn/contract'
+import { FALLBACK_ISSUER, FALLBACK_TYPE, randomBase62 } from '@keyturn/contract'
 import type { Gateway } from '@keyturn/gateway'
 import { base64url, decodeJwt, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { getRollover, type Rollover } from '../../registry/rollover-records.ts'
 import type { Rotation } from '../../registry/rotations.ts'
+import { emptyDirectory, runKeyturn } from '../cli/office.ts'
 import { type ServedApi, serveApi } from '../support/api.ts'
 import { fallback, fallbackAt, type Meddler, signingKey, startMeddler } from '../support/fallback.ts'
+import { makeFleet } from '../support/fleet.ts'
 import { type Forwarder, forwardKafka } from '../support/forwarder.ts'
 import { eventually, type House, type TestCredential } from '../support/house.ts'
 import { linesOf, registryLines } from '../support/key-lines.ts'
 import { openHouse } from '../support/open-house.ts'
+import { environmentOf } from '../support/processes.ts'
 
 const PATIENCE_MS = 90_000
 vi.setConfig({ testTimeout: 5 * 60_000, hookTimeout: 5 * 60_000 })
@@ -74,6 +78,43 @@ describe('Kafka is away for everyone', () => {
       expect(gateway.status()).toMatchObject({ freshness: 'fresh', lag: 0 })
     }
   })
+
+  test('G3: --direct without Kafka and Temporal kills, says who publishes; gateways refuse by the fallback, and it ends when Kafka is back', async () => {
+    const [killed, other] = [await house.credential(), await house.credential()]
+    kafka.cut()
+    const directory = emptyDirectory()
+    const { code, stdout, stderr } = await runKeyturn(['emergency', killed.credentialId, '--direct', '--reason', 'leaked'], {
+      env: { ...environmentOf(house), KEYTURN_TEMPORAL_ADDRESS: '127.0.0.1:9' },
+      cwd: directory.path,
+    })
+    directory.remove()
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: Kafka at .* does not answer\n {2}Nothing is to be repeated\.\n$/),
+    ])
+    expect(stdout).toMatch(/^rol_\w{16} {2}1 key is dead in the registry\nNot published yet: a rotation worker does it/)
+    expect((await house.keys(killed.credentialId)).map(({ state }) => state)).toEqual(['compromised'])
+    await eventually(() => !house.verdicts(killed.token).includes(true), 'every gateway refuses the key', PATIENCE_MS)
+
+    const rolloverId = /rol_\w{16}/.exec(stdout)?.[0] ?? ''
+    let seen: Rollover | undefined
+    const until = (what: string, met: (rollover: Rollover) => boolean) =>
+      eventually(
+        async () => {
+          seen = await getRollover(house.db, rolloverId)
+          return seen !== undefined && met(seen)
+        },
+        () => `${what}: ${JSON.stringify(seen)}`,
+        PATIENCE_MS,
+      )
+    await until('who has said so', ({ receipts }) => receipts[0]?.gateways.length === ALL.length)
+    // Nothing is done before the end of the key is where a gateway that starts looks for it.
+    expect(seen).toMatchObject({ stage: 'killing', counts: { confirmed: 0 }, unconfirmed: [] })
+    expect(house.verdicts(other.token)).toEqual([true, true, true])
+    kafka.restore()
+    await until('the end', ({ endedAt }) => endedAt !== undefined)
+    expect(seen).toMatchObject({ stage: 'completed', counts: { confirmed: 1, successors: 1 }, unconfirmed: [] })
+  })
 })
 
 describe('one gateway is cut off from Kafka', () => {
@@ -137,6 +178,20 @@ describe('one gateway is cut off from Kafka', () => {
     expect(open.every(({ unconfirmed }) => unconfirmed.includes('gw-2'))).toBe(true)
     kafka.restore()
     await house.reached(next.rotationId, 'monitoring', PATIENCE_MS)
+  })
+
+  test('G3: what it says over the fallback confirms the end of a fleet', async () => {
+    const scope = `fleet-${randomBase62(12).toLowerCase()}`
+    const members = await makeFleet(house.db, 20, [scope])
+    const published = await house.propagation.publishMany(members.map(({ keyId }) => keyId))
+    expect((await house.propagation.waitForAll(published, { timeoutMs: PATIENCE_MS })).unconfirmed).toEqual([])
+    await cut()
+    const { body } = await api.client.post<{ rolloverId: string }>('/v1/rollovers', { selector: { scope }, reason: 'breach' })
+    await until(async () => (await getRollover(house.db, body.rolloverId))?.counts.confirmed === 20, 'the receipt')
+    expect(cutOff.status().freshness).toBe('stale')
+    expect(members.filter(({ token }) => house.verdicts(token).includes(true))).toEqual([])
+    const { receipts } = (await getRollover(house.db, body.rolloverId)) ?? {}
+    expect(receipts?.[0]?.gateways.map(({ gatewayId }) => gatewayId).sort()).toEqual(['gw-1', 'gw-2'])
   })
 
   /** Signs like the API, with whatever is to be different. */
