@@ -31,6 +31,8 @@ export function startSweeping(
     try {
       const destroyed = await destroyExpiredClaims(db, new Date())
       if (destroyed > 0) log.info({ destroyed }, 'expired claims: their secrets are destroyed')
+      // Before anything that needs Kafka.
+      for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
       const unpublished = await unpublishedKeyIds(db, BATCH)
       // A key that was unpublished a sweep ago is nobody's business any more; a fresh one is about to be published by its owner.
       for (const keyId of unpublished.filter((id) => before.has(id))) {
@@ -38,7 +40,6 @@ export function startSweeping(
         log.info({ keyId }, 'published a key whose change had not been published')
       }
       before = new Set(unpublished)
-      for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
     } catch (error) {
       log.warn({ err: error }, 'a sweep failed; the next one tries again')
     }

@@ -18,6 +18,9 @@ export interface DirectOptions {
 /** How long the gateways have; a worker goes on waiting for those that are missing then. */
 const RECEIPT_MS = 15_000
 
+const OWED = `Not published yet: a rotation worker does it as soon as Kafka is there.
+Until then gateways with a fallback hear of it from the API, within their staleness bound; others go on accepting the keys.`
+
 /** What is left behind is a rollover on record: a worker that finds it brings the new keys, once Temporal is there. */
 export async function killDirectly(output: Output, credentialId: string | undefined, options: DirectOptions): Promise<void> {
   const { reason, select = '', all = false } = options
@@ -56,9 +59,8 @@ export async function killDirectly(output: Output, credentialId: string | undefi
       }
     } catch (error) {
       if (!(error instanceof Error) || !/^KafkaJS|Kafka/.test(`${error.name} ${error.message}`)) throw error
-      const hint =
-        'The keys are dead in the registry; a worker tells the gateways as soon as Kafka is there. Nothing is to be repeated.'
-      throw new Failure(`Kafka at ${kafkaBrokers.join(', ')} does not answer`, hint, { cause: error })
+      output.line(OWED, { type: 'publication', published: false, owedBy: 'rotation worker' })
+      throw new Failure(`Kafka at ${kafkaBrokers.join(', ')} does not answer`, 'Nothing is to be repeated.', { cause: error })
     }
   })
   output.line(directText(receipt, output), { type: 'receipt', ...receipt })
