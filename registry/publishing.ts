@@ -28,8 +28,12 @@ export async function publishKeys<T>(
   })
 }
 
+/** So many keys are sent while the next ones are read. */
+const PART = 500
+
 /**
- * The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some.
+ * The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some. Part
+ * by part, in the order of credentials when that is how they are given.
  * @throws RegistryError registry-restored
  */
 export async function publishUnpublished(
@@ -39,15 +43,28 @@ export async function publishUnpublished(
 ): Promise<void> {
   await db.tx(async (tx) => {
     await refuseUnchecked(tx)
-    const rows = await selectKeysIn(
-      tx,
-      `where k.key_id = any($1) and k.published_revision < k.revision order by k.credential_id, k.version for no key update of k`,
-      [keyIds],
-    )
-    if (rows.length === 0) return
-    await publish(rows)
+    const published: KeyId[] = []
+    let sending: Promise<void> = Promise.resolve()
+    try {
+      for (let from = 0; from < keyIds.length; from += PART) {
+        const rows = await selectKeysIn(
+          tx,
+          `where k.key_id = any($1) and k.published_revision < k.revision order by k.credential_id, k.version for no key update of k`,
+          [keyIds.slice(from, from + PART)],
+        )
+        await sending
+        if (rows.length > 0) sending = publish(rows)
+        // It is awaited, but perhaps only after it has failed.
+        sending.catch(() => {})
+        published.push(...rows.map(({ keyId }) => keyId))
+      }
+    } finally {
+      // Whatever goes wrong: nothing is sent any more when the rows are locked no longer.
+      await sending
+    }
+    if (published.length === 0) return
     await tx.query('update keys set published_revision = revision, published_at = clock_timestamp() where key_id = any($1)', [
-      rows.map(({ keyId }) => keyId),
+      published,
     ])
   })
 }

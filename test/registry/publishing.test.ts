@@ -1,8 +1,10 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { KeyId } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
-import { keyIdPages, publishKey, publishKeys, unpublishedKeyIds } from '../../registry/publishing.ts'
+import { keyIdPages, publishKey, publishKeys, publishUnpublished, unpublishedKeyIds } from '../../registry/publishing.ts'
+import { makeFleet } from '../support/fleet.ts'
 import { at, keyOf, makeCredential, monitored, openTestDatabase, untilWaiting } from './world.ts'
 
 let db: Database
@@ -102,6 +104,31 @@ test('all keys are visited, each once, in pages; and publishing a page counts fo
   }
   expect(seen.sort()).toEqual(keys.map(({ key_id }) => key_id).sort())
   expect(await unpublishedKeyIds(db, 10)).toEqual([])
+})
+
+test('of many that are published, each is sent once, in the order of credentials; and none counts when sending failed', async () => {
+  const members = await makeFleet(db, 1_200, ['parts'])
+  const given = members.toSorted((a, b) => (a.credentialId < b.credentialId ? -1 : 1)).map(({ keyId }) => keyId)
+  const parts: number[] = []
+  const fail = publishUnpublished(db, given, async ({ length }) => {
+    parts.push(length)
+    if (parts.length === 2) throw new Error('Kafka is away')
+  })
+  await expect(fail).rejects.toThrow('Kafka is away')
+  expect(parts).toHaveLength(2)
+  const unpublished = 'select from keys where key_id = any($1) and published_revision < revision'
+  expect(await db.query(unpublished, [given])).toHaveLength(1_200)
+  const sent: KeyId[] = []
+  let sending = 0
+  await publishUnpublished(db, given, async (rows) => {
+    expect(++sending).toBe(1)
+    sent.push(...rows.map(({ keyId }) => keyId))
+    await nextTurn()
+    sending -= 1
+  })
+  expect(sent).toEqual(given)
+  expect(await db.query(unpublished, [given])).toEqual([])
+  await publishUnpublished(db, given, () => Promise.reject(new Error('sent again')))
 })
 
 test('keys of one credential, published as a page, and a change of both do not wait for each other for ever', async () => {
