@@ -54,14 +54,15 @@ async function runOf({ db, temporal, taskQueue }: BenchHouse, credentials: numbe
   const policy: Policy = { name, select: { labels: { bench: name } }, rate: '9999999/s', approvals: 'introducing' }
   await applyPolicies(db, { policies: [policy], order: 'keep', prune: false, ...by })
   const begun = performance.now()
-  const { started } = await temporal.workflow.execute<typeof runPolicy>('runPolicy', {
+  const { started, joined, ended } = await temporal.workflow.execute<typeof runPolicy>('runPolicy', {
     workflowId: `bench/${name}`,
     taskQueue,
     args: [{ policy: name }],
   })
   const rate = perSecond(credentials, begun)
   await removePolicy(db, { name, ...by })
-  if (started !== credentials) throw new Error(`the run started ${started} of ${credentials} rotations`)
+  if (started !== credentials)
+    throw new Error(`the run started ${started} of ${credentials} rotations, joined ${joined}, and ended: ${ended}`)
   return rate
 }
 
