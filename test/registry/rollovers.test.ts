@@ -8,6 +8,7 @@ import { enterRolloverStage, getRollover, keysOfRollover, nextMembers, noteMembe
 import { type NewRollover, openRollover, previewRollover } from '../../registry/rollovers.ts'
 import { openRotation } from '../../registry/rotations.ts'
 import { makeFleet } from '../support/fleet.ts'
+import { obstruct } from '../support/obstacles.ts'
 import { at, introduce, keyOf, makeCredential, monitored, newRotationId, open, openTestDatabase, untilWaiting } from './world.ts'
 
 let db: Database
@@ -69,6 +70,20 @@ test('G7, G9: kills every live key of the chosen in one transaction, each with i
   // The same request again is the same rollover.
   const again = await openRollover(db, { rolloverId, selector, reason: 'breach', at: at(5_000), actor: 'alice' })
   expect([again.selected, again.killed, again.keyIds.length]).toEqual([300, 300, 300])
+})
+
+test('G7: all of it or nothing: while one key can not be killed none is, and nothing is on record', async () => {
+  const { members, selector } = await fleet(20)
+  const stubborn = members[13]?.credentialId
+  if (stubborn === undefined) throw new Error('there is no member')
+  const release = await obstruct(db, stubborn, { refuses: 'change', event: 'keyturn.key.compromised' })
+  const [head] = await db.query<{ seq: number }>('select seq from audit_head')
+  await expect(rollOver(selector)).rejects.toThrow('an obstacle of the test')
+  for (const { credentialId } of members) expect(await statesOf(credentialId)).toEqual(['1 active current'])
+  expect(await db.query('select seq from audit_head')).toEqual([head])
+  expect(await db.query('select from rollovers where selector = $1', [selector])).toEqual([])
+  await release()
+  expect(await rollOver(selector)).toMatchObject({ selected: 20, killed: 20 })
 })
 
 test('kills both keys of a running rotation, with the open claim of the new one', async () => {
