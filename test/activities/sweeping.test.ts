@@ -1,3 +1,4 @@
+import { type RolloverId, randomBase62 } from '@keyturn/contract'
 import pino from 'pino'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { createKafka } from '../../activities/kafka.ts'
@@ -5,6 +6,7 @@ import { createPropagation, type Propagation } from '../../activities/propagatio
 import { startSweeping } from '../../activities/sweeping.ts'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey } from '../../registry/keys.ts'
+import { openRollover } from '../../registry/rollovers.ts'
 import { at, keyOf, makeCredential, openTestDatabase, type TestCredential } from '../registry/world.ts'
 import { type Forwarder, forwardKafka } from '../support/forwarder.ts'
 import { eventually } from '../support/house.ts'
@@ -71,6 +73,20 @@ test('what nobody has published is published: a new key, a change, and what was 
   await eventually(() => logged.includes('a sweep failed'), 'a sweep fails', PATIENCE_MS)
   kafka.restore()
   await published(meanwhile)
+})
+
+test('G8: a rollover is looked after while Kafka takes nothing', async () => {
+  const { credentialId } = await makeCredential(db)
+  const rolloverId = `rol_${randomBase62(16)}` as RolloverId
+  await openRollover(db, { rolloverId, selector: {}, credentialId, reason: 'breach', at: at(0), actor: 'test' })
+  kafka.cut()
+  let started = 0
+  const start = async (): Promise<void> => void started++
+  sweeping = startSweeping(db, propagation, start, log, 200)
+  // The first sweep leaves the key to its owner; the one that fails wants to publish it.
+  await eventually(() => logged.includes('a sweep failed'), 'a sweep fails', PATIENCE_MS)
+  expect(started).toBeGreaterThan(1)
+  kafka.restore()
 })
 
 test('a key whose owner publishes it is left to the owner', async () => {
