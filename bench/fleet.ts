@@ -14,7 +14,7 @@ import { recordOf, tokenOf } from './keys.ts'
 import { median } from './statistics.ts'
 
 /** Between an answer of a gateway and the next request: asking must not take the machine away from what is asked about. */
-const EVERY_MS = 10
+const EVERY_MS = 25
 const PREPARED_WITHIN_MS = 120_000
 
 export interface FleetFigures {
