@@ -14,3 +14,14 @@ export function runsOf({ few, many }: { few: number; many: number }): Runs {
   const seed = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given)
   return { count, seed, text: `${count} runs, seed ${seed}` }
 }
+
+/** Numbers from 0 to 1 that a seed decides (mulberry32). */
+export function randomOf(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
