@@ -5,6 +5,7 @@ import {
   checkPolicyFile,
   type FieldFlaw,
   flawText,
+  holdsKey,
   MOST_POLICIES,
   POLICY_NAME_PATTERN,
   Policy,
@@ -33,7 +34,6 @@ import { ApiError } from './problems.ts'
 import { type Api, given, OPERATOR_SECURITY } from './routes.ts'
 import { syncSchedule } from './schedules.ts'
 import { Input, Problems, Reason } from './schemas.ts'
-import { holdsKey } from './stray-keys.ts'
 import { validatorCompiler, withoutKeysIn } from './validation.ts'
 
 /** A file of policies with a calendar of holidays in each is larger than other bodies. */

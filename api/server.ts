@@ -11,6 +11,7 @@ import { credentialRoutes } from './credentials.ts'
 import { fallbackRoutes } from './fallback.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
+import { importRoutes } from './imports.ts'
 import { leakReportRoutes } from './leak-reports.ts'
 import { leakRoutes } from './leaks.ts'
 import { metricsRoutes } from './metrics.ts'
@@ -85,6 +86,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     unusedRoutes(operated, deps)
     leakRoutes(operated, deps)
     auditRoutes(operated, deps)
+    operated.register(importRoutes(deps))
     done()
   })
   await api.ready()

@@ -1,17 +1,7 @@
 /** Keys where they do not belong: in a reason that quotes one, in a user agent. Such texts are kept, so they are refused or cut (G5). */
-import { scannerExpression } from '@keyturn/contract'
+import { holdsKey, WHOLE_KEY } from '@keyturn/contract'
 import { ApiError, type FieldError } from './problems.ts'
 import type { Api } from './routes.ts'
-
-/** Also inside other words, where the expression for scanners stops at word borders; and whatever its checksum: it may be a slip. */
-const WHOLE_KEY = new RegExp(scannerExpression().replaceAll('\\b', ''))
-/** A secret alone, or a claim: base62 of their length. Digests in hexadecimal are none. */
-const SECRET_ALONE = /[0-9A-Za-z]{43,}/g
-const HEXADECIMAL = /^(?:[0-9a-f]+|[0-9A-F]+)$/
-
-export function holdsKey(text: string): boolean {
-  return WHOLE_KEY.test(text) || (text.match(SECRET_ALONE) ?? []).some((run) => !HEXADECIMAL.test(run))
-}
 
 /** A text that somebody else wrote, fit to be kept. */
 export const withoutKeys = (text: string): string => (holdsKey(text) ? '[removed: looks like a key]' : text)

@@ -6,6 +6,7 @@ import { command, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
 import { drillCommand } from './drill.ts'
 import { gatewayCommands } from './gateways.ts'
+import { importCommands } from './imports.ts'
 import { leakCommands } from './leaks.ts'
 import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
@@ -26,6 +27,7 @@ export const everyCommand = (): Command[] => [
   policyCommands(),
   leakCommands(),
   scanCommand(),
+  importCommands(),
   gatewayCommands(),
   auditCommands(),
   republishCommand(),

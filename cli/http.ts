@@ -9,6 +9,8 @@ const JSON_BODY = { 'content-type': 'application/json' }
 export interface Api {
   get<T>(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<T>
   post<T>(path: string, body: object): Promise<T>
+  /** The same with many JSON objects, one a line. */
+  postLines<T>(path: string, lines: string): Promise<T>
   put<T>(path: string, body: object): Promise<T>
   delete<T>(path: string): Promise<T>
   /** An answer that is not JSON. */
@@ -45,6 +47,9 @@ export function createApi({ api, token }: Settings): Api {
     },
     post<T>(path: string, body: object) {
       return json<T>(path, { method: 'POST', headers: JSON_BODY, body: JSON.stringify(body) })
+    },
+    postLines<T>(path: string, lines: string) {
+      return json<T>(path, { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body: lines })
     },
     put<T>(path: string, body: object) {
       return json<T>(path, { method: 'PUT', headers: JSON_BODY, body: JSON.stringify(body) })

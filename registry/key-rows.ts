@@ -144,7 +144,7 @@ export const expiring = (at: Date, expiryMs: number | undefined): { expiresAt?: 
   expiryMs === undefined ? {} : { expiresAt: new Date(at.getTime() + expiryMs) }
 
 /** A key that is accepted from now on says so of a little earlier, for gateways whose clock is behind ours. */
-const CLOCK_SKEW_MS = 5 * 60_000
+export const CLOCK_SKEW_MS = 5 * 60_000
 
 /** Issues a key: the verifier goes into the row, the secret, sealed, into a claim. */
 export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId: string }> {

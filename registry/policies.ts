@@ -90,11 +90,18 @@ export const rotationPolicyOf = async (db: Database, credentialId: string): Prom
 const LOCK = 7_041_978
 
 /** The policy that a new credential gets; policies stay as they are until the transaction ends. */
-export async function policyForNew(tx: Tx, credential: Selectable): Promise<PolicyTerms | undefined> {
+export const policyForNew = async (tx: Tx, credential: Selectable): Promise<PolicyTerms | undefined> =>
+  (await policiesForNew(tx))(credential)
+
+/** The same for many. */
+export async function policiesForNew(tx: Tx): Promise<(credential: Selectable) => PolicyTerms | undefined> {
   await tx.query('select pg_advisory_xact_lock_shared($1)', [LOCK])
   const { rows } = await tx.query<SqlPolicy>(ALL)
-  const winner = byPrecedence(rows.map(({ document }) => document)).find(({ select = {} }) => selects(select, credential))
-  return winner === undefined ? undefined : termsOf(winner)
+  const policies = byPrecedence(rows.map(({ document }) => document))
+  return (credential) => {
+    const winner = policies.find(({ select = {} }) => selects(select, credential))
+    return winner === undefined ? undefined : termsOf(winner)
+  }
 }
 
 export interface PolicyChange {

@@ -25,6 +25,7 @@ const ROUTES = [
   ...['pause', 'resume', 'cancel'].map((o) => `POST /v1/rollovers/{id}/${o}`),
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
+  'POST /v1/imports',
   'GET /v1/gateways',
   'POST /v1/gateways/{id}/gone',
   'GET /v1/fallback/keys',

@@ -25,6 +25,7 @@ export interface Running {
   /** The same for standard error. */
   notes(text: string): Promise<void>
   readonly finished: Promise<Finished>
+  kill(): void
 }
 
 type Env = Readonly<Record<string, string>>
@@ -71,6 +72,7 @@ export function startKeyturn(
     says: (text) => until('stdout', text),
     notes: (text) => until('stderr', text),
     finished,
+    kill: () => void child.kill('SIGKILL'),
   }
 }
 

@@ -1,0 +1,222 @@
+/** Importing keys that were issued elsewhere: the whole file is looked at first, here and by the API; then the count has to be typed. */
+import { stat } from 'node:fs/promises'
+import type { ImportedKey } from '@keyturn/contract/imported-key'
+import { Option } from 'commander'
+import { type Context, command, outputOf, withApi } from './context.ts'
+import { Failure, ProblemFailure, UsageFailure } from './failure.ts'
+import { hashTokens } from './import-hash.ts'
+import { type FileItem, Flaws, readFileRows } from './import-rows.ts'
+
+interface ImportOptions {
+  readonly dryRun?: boolean
+  readonly acceptWeak?: boolean
+  readonly yes?: boolean
+}
+
+interface ImportAnswer {
+  readonly imported: number
+  readonly there: number
+  readonly newClients: readonly string[]
+  readonly problems: readonly { readonly row: number; readonly message: string }[]
+  readonly published: boolean
+}
+
+interface Row {
+  readonly line: number
+  readonly key: ImportedKey
+}
+
+interface Totals {
+  imported: number
+  there: number
+  readonly newClients: Set<string>
+  published: boolean
+}
+
+/** Of JSON; a row more is still fewer than the API takes. */
+const BATCH_BYTES = 900_000
+
+export const importCommands = () =>
+  command('import', 'import keys that were issued elsewhere, by the SHA-256 of their tokens')
+    .argument(
+      '<file>',
+      'CSV or JSON lines: sha256, client, name, environment, scopes, createdAt, expiresAt, length, alphabet, bits',
+    )
+    .option('--dry-run', 'say what would be done, and what is wrong with the file')
+    .option('--accept-weak', 'import tokens of fewer than 128 bits, too, and those of which nobody says')
+    .addOption(new Option('--yes', 'do not ask'))
+    .action(withApi(importFile))
+    .addCommand(
+      command('hash', 'replace the column "token" of a file by sha256, length and alphabet; nothing is sent anywhere')
+        .argument('[file]', 'CSV or JSON lines; standard input unless given')
+        .action(async (path: string | undefined, _options: object, self) => hashTokens(outputOf(self), path)),
+    )
+
+async function importFile(context: Context, path: string, options: ImportOptions): Promise<void> {
+  const { output } = context
+  const contract = await import('@keyturn/contract/imported-key')
+  const before = await signature(path)
+  const rows = await examine(path, options, contract)
+  if (rows === 0) throw new Failure(`${path} holds no keys`, 'Nothing was done.')
+  const found = await sendAll(context, path, { ...options, dryRun: true }, contract)
+  const seen = { rows, imported: found.imported, there: found.there, newClients: found.newClients.size }
+  const text = previewText(path, seen)
+  if (options.dryRun === true) return output.result({ dryRun: true, ...seen }, () => `${text}\nNothing was done.`)
+  if (found.imported > 0) {
+    if (!output.json) output.note(text)
+    await confirm(found.imported, options.yes === true)
+  }
+  if ((await signature(path)) !== before) throw new Failure(`${path} has changed meanwhile`, 'Nothing was done. Run this again.')
+  const done = found.imported > 0 ? await sendAll(context, path, { ...options, dryRun: false }, contract) : found
+  const result = { rows, imported: done.imported, there: done.there, newClients: done.newClients.size }
+  output.result(result, () => `${plural(done.imported, 'key')} imported, ${done.there} there already`)
+  if (!done.published) output.note('The gateways have not been told of all of them yet; that follows by itself.')
+}
+
+type Contract = typeof import('@keyturn/contract/imported-key')
+
+const signature = async (path: string): Promise<string> => {
+  const found = await stat(path).catch(() => undefined)
+  return `${found?.ino} ${found?.size} ${found?.mtimeMs}`
+}
+
+/**
+ * Looks at every line before anything is sent.
+ * @returns how many keys there are
+ * @throws UsageFailure with the lines that can not be imported
+ */
+async function examine(path: string, { acceptWeak }: ImportOptions, contract: Contract): Promise<number> {
+  const flaws = new Flaws()
+  const now = Date.now()
+  const digests = new Map<string, number>()
+  const credentials = new Map<string, number>()
+  const flawOf = (line: number, { sha256, client, environment, name }: ImportedKey): string | undefined => {
+    const twin = digests.get(sha256)
+    if (twin !== undefined) return `sha256: the same key as in line ${twin}`
+    digests.set(sha256, line)
+    const credential = JSON.stringify([client, environment, name])
+    const other = credentials.get(credential)
+    if (other !== undefined) return `name: the same credential as in line ${other}, with another key`
+    credentials.set(credential, line)
+    return undefined
+  }
+  for await (const item of readFileRows(path)) {
+    const row = rowOf(item, now, contract)
+    if (row === undefined) continue
+    if ('message' in row) flaws.add(row)
+    else {
+      const weak = acceptWeak === true ? undefined : contract.weaknessOf(row.key)
+      const message =
+        flawOf(row.line, row.key) ?? (weak === undefined ? undefined : `${weak}; --accept-weak imports it all the same`)
+      if (message !== undefined) flaws.add({ line: row.line, message })
+    }
+  }
+  flaws.refuse(path)
+  return digests.size
+}
+
+function rowOf(item: FileItem, now: number, contract: Contract): Row | { line: number; message: string } | undefined {
+  const { line } = item
+  switch (item.kind) {
+    case 'flaw':
+      return item
+    case 'header': {
+      const message = headerFlaw(item.names, contract)
+      return message === undefined ? undefined : { line, message }
+    }
+    case 'row': {
+      if ('token' in item.fields) return { line, message: TOKENS }
+      const checked = contract.checkImportedKey(item.fields, now)
+      return checked.ok ? { line, key: checked.key } : { line, message: checked.message }
+    }
+  }
+}
+
+const TOKENS = 'holds tokens: `keyturn import hash` makes a file of digests of this one; take care that nobody else reads it'
+
+/** Names are not repeated: without a header the first row stands there. */
+function headerFlaw(names: readonly string[], { IMPORT_FIELDS, REQUIRED_IMPORT_FIELDS }: Contract): string | undefined {
+  if (names.includes('token')) return TOKENS
+  const unknown = names.findIndex((name) => !IMPORT_FIELDS.includes(name))
+  if (unknown !== -1) return `column ${unknown + 1} has a name that is none of ${IMPORT_FIELDS.join(', ')}`
+  const missing = REQUIRED_IMPORT_FIELDS.filter((name) => !names.includes(name))
+  if (missing.length > 0) return `names no column ${missing.join(', ')}`
+  return new Set(names).size < names.length ? 'names the same column twice' : undefined
+}
+
+/** @throws Failure when the registry refuses something */
+async function sendAll(
+  { api, output }: Context,
+  path: string,
+  { acceptWeak, dryRun }: ImportOptions,
+  contract: Contract,
+): Promise<Totals> {
+  const totals: Totals = { imported: 0, there: 0, newClients: new Set(), published: true }
+  const refused = new Flaws()
+  const query = new URLSearchParams({ dryRun: String(dryRun), acceptWeak: String(acceptWeak === true) })
+  for await (const batch of batches(path, contract)) {
+    const lines = batch.map(({ key }) => JSON.stringify(key)).join('\n')
+    const answer = await api.postLines<ImportAnswer>(`/v1/imports?${query}`, lines).catch((error: unknown) => {
+      throw dryRun === true ? error : stopped(error, path, totals, batch)
+    })
+    totals.imported += answer.imported
+    totals.there += answer.there
+    totals.published &&= answer.published
+    for (const name of answer.newClients) totals.newClients.add(name)
+    for (const { row, message } of answer.problems) refused.add({ line: batch[row - 1]?.line ?? 0, message })
+    if (dryRun === false && !output.json && process.stderr.isTTY) output.note(`${totals.imported} keys imported`)
+  }
+  refused.refuse(path)
+  return totals
+}
+
+async function* batches(path: string, contract: Contract): AsyncGenerator<readonly Row[]> {
+  let batch: Row[] = []
+  let bytes = 0
+  const now = Date.now()
+  for await (const item of readFileRows(path)) {
+    const row = rowOf(item, now, contract)
+    if (row === undefined) continue
+    if ('message' in row) throw new Failure(`${path} has changed meanwhile`, 'Run this again.')
+    batch.push(row)
+    bytes += Buffer.byteLength(JSON.stringify(row.key))
+    if (batch.length < contract.MOST_IMPORTED_AT_ONCE && bytes < BATCH_BYTES) continue
+    yield batch
+    batch = []
+    bytes = 0
+  }
+  if (batch.length > 0) yield batch
+}
+
+function stopped(error: unknown, path: string, { imported }: Totals, batch: readonly Row[]): unknown {
+  if (!(error instanceof Failure)) return error
+  const flaws = error instanceof ProblemFailure ? (error.problem.errors ?? []) : []
+  const lines = flaws.map(({ path: at, message }) => `${path}:${batch[Number(at.slice(1))]?.line}: ${message}`)
+  const hint = `${plural(imported, 'key')} imported so far. Run the same command again: it goes on from here.`
+  return new Failure(error.message, [...lines, ...(lines.length === 0 && error.hint ? [error.hint] : []), hint].join('\n  '), {
+    cause: error,
+  })
+}
+
+/**
+ * @throws UsageFailure where nobody can type; Failure when something else is typed
+ */
+async function confirm(count: number, yes: boolean): Promise<void> {
+  if (yes) return
+  if (process.stdin.isTTY !== true)
+    throw new UsageFailure('Nobody is here to confirm this', 'Add --yes where the command is not typed by a person.')
+  const { createInterface } = await import('node:readline/promises')
+  const ask = createInterface({ input: process.stdin, output: process.stderr })
+  const typed = await ask.question('Type the number of keys to import them now: ')
+  ask.close()
+  if (typed.trim() !== String(count)) throw new Failure(`${count} was to be typed`, 'Nothing was done.')
+}
+
+const plural = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`
+
+function previewText(path: string, seen: { rows: number; imported: number; there: number; newClients: number }): string {
+  const lines = [`file     ${path}: ${plural(seen.rows, 'key')}`, `new      ${seen.imported}`]
+  if (seen.newClients > 0) lines.push(`clients  ${seen.newClients} that there are none of yet are made`)
+  if (seen.there > 0) lines.push(`there    ${seen.there} already, with the same digest: nothing is done about them`)
+  return lines.join('\n')
+}
