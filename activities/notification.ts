@@ -4,7 +4,7 @@ import { activityInfo, cancellationSignal } from '@temporalio/activity'
 import { Webhook } from 'standardwebhooks'
 import { fetch } from 'undici'
 import { appendAudit } from '../registry/audit.ts'
-import { claimCode, claimOfKey } from '../registry/claims.ts'
+import { claimCodeOf, claimOfKey } from '../registry/claims.ts'
 import { type Client, type Contact, getClient } from '../registry/clients.ts'
 import { getCredential } from '../registry/credentials.ts'
 import type { Database } from '../registry/database.ts'
@@ -108,8 +108,8 @@ async function tell(
 ): Promise<void> {
   // The same id over retries of one message, so that the receiver can tell a repetition.
   const id = `msg_${createHash('sha256').update(`${activityInfo().workflowExecution?.runId}/${activityInfo().activityId}`).digest('hex').slice(0, 32)}`
-  const webhook = new Webhook(webhookSecret(sealer, client.clientId))
-  await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhook)))
+  const webhooks = webhookSecrets(sealer, client.clientId).map((secret) => new Webhook(secret))
+  await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhooks)))
   const detail = {
     message,
     clientId: client.clientId,
@@ -125,9 +125,12 @@ const toldLeak = ({ leakId, keyId, reportedAt, sources }: LeakFacts): ToldLeak =
   sources,
 })
 
-/** The secret that a client verifies our webhooks with: derived, so that it is stored nowhere. */
-export const webhookSecret = (sealer: Sealer, clientId: string): string =>
-  `whsec_${Buffer.from(sealer.derive('webhook', clientId), 'utf8').toString('base64')}`
+/**
+ * The secrets that a client may verify our webhooks with: derived, so that they are stored nowhere. While the key-encryption key
+ * is being replaced there are two, and what we send is signed with both.
+ */
+export const webhookSecrets = (sealer: Sealer, clientId: string): string[] =>
+  sealer.derivations('webhook', clientId).map((secret) => `whsec_${Buffer.from(secret, 'utf8').toString('base64')}`)
 
 async function compose(
   { db, sealer, publicUrl }: NotificationDeps,
@@ -153,7 +156,7 @@ async function compose(
       ...(oldKey === undefined ? {} : { oldKey: { keyId: oldKey.keyId, state: oldKey.state } }),
       ...(newKey === undefined ? {} : { newKey: { keyId: newKey.keyId, state: newKey.state } }),
       ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),
-      ...(claim?.state === 'open' ? { claimUrl: `${publicUrl}/v1/claims/${claimCode(sealer, claim.claimId)}` } : {}),
+      ...(claim?.state === 'open' ? { claimUrl: `${publicUrl}/v1/claims/${claimCodeOf(sealer, claim)}` } : {}),
       stragglers: evidence.stragglers.map(({ address, userAgent, lastAt }) => ({ address, userAgent, lastAt })),
       ...(leaks.length === 0 ? {} : { leaks: leaks.map(toldLeak) }),
     },
@@ -162,7 +165,7 @@ async function compose(
 }
 
 /** One webhook. Neither the address nor the answer's body is repeated in an error: both may hold what is not ours to log. */
-async function post(contact: Contact, id: string, body: string, webhook: Webhook): Promise<void> {
+async function post(contact: Contact, id: string, body: string, webhooks: readonly Webhook[]): Promise<void> {
   const at = new Date()
   let status: number
   try {
@@ -173,7 +176,7 @@ async function post(contact: Contact, id: string, body: string, webhook: Webhook
         'content-type': 'application/json',
         'webhook-id': id,
         'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
-        'webhook-signature': webhook.sign(id, at, body),
+        'webhook-signature': webhooks.map((webhook) => webhook.sign(id, at, body)).join(' '),
       },
       body,
       signal: AbortSignal.any([AbortSignal.timeout(REQUEST_TIMEOUT_MS), cancellationSignal()]),

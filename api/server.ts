@@ -21,6 +21,7 @@ import { policyRoutes } from './policies.ts'
 import type { ApiDeps } from './ports.ts'
 import { answerErrorsWithProblems, sendProblem, toProblem } from './problems.ts'
 import { logRequests } from './request-log.ts'
+import { resealRoutes } from './reseal.ts'
 import { rolloverRoutes } from './rollovers.ts'
 import { rotationEventRoutes } from './rotation-events.ts'
 import { rotationRoutes } from './rotations.ts'
@@ -86,6 +87,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     unusedRoutes(operated, deps)
     leakRoutes(operated, deps)
     auditRoutes(operated, deps)
+    resealRoutes(operated, deps)
     operated.register(importRoutes(deps))
     done()
   })

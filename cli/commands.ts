@@ -12,6 +12,7 @@ import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
 import { recoverCommand } from './recover.ts'
 import { republishCommand } from './republish.ts'
+import { resealCommand } from './reseal.ts'
 import { rolloverCommands } from './rollovers.ts'
 import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
 import { scanCommand } from './scan.ts'
@@ -32,6 +33,7 @@ export const everyCommand = (): Command[] => [
   auditCommands(),
   republishCommand(),
   recoverCommand(),
+  resealCommand(),
   drillCommand(),
   command('openapi', 'print the description of the HTTP API').action(
     withApi(async ({ api, output }) => {

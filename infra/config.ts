@@ -3,14 +3,18 @@
  * variable. The gateway, a package of its own, has its own.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import {
   BRAND_PATTERN,
   DEFAULT_BRAND,
   DURATION_PATTERN,
+  isWrappedKek,
+  KEK_BYTES,
   parseDuration,
   ScopePattern,
+  splitKeks,
   type TopicNames,
+  TRANSIT_PATTERN,
   topicNames,
 } from '@keyturn/contract'
 import Type from 'typebox'
@@ -39,8 +43,22 @@ export const VARIABLES = Type.Object({
       description: 'first part of every token: 2 to 10 of a–z and 0–9, a letter first; "kt"',
     }),
   ),
-  KEYTURN_KEK: Type.Optional(Type.String({ description: 'key-encryption key: 32 random bytes in base64' })),
-  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_KEK: Type.Optional(
+    Type.String({
+      description:
+        'key-encryption key: 32 random bytes in base64; two with a comma while one is being replaced, the one that seals first',
+    }),
+  ),
+  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it, which only its owner can read' })),
+  KEYTURN_KEK_TRANSIT: Type.Optional(
+    Type.String({
+      pattern: TRANSIT_PATTERN,
+      description:
+        'a key of a transit engine of Vault or OpenBao, as https://host:8200/transit/name: keys in KEYTURN_KEK that it has wrapped (vault:v1:…) are unwrapped at the start',
+    }),
+  ),
+  KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
+  KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_OPERATOR_TOKEN: Type.Optional(Type.String({ description: "the operators' bearer token, 16 characters or more" })),
   KEYTURN_OPERATOR_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_REPORTER_TOKEN: Type.Optional(
@@ -130,7 +148,8 @@ interface Sections {
   postgres: { readonly postgresUrl: string }
   kafka: { readonly kafkaBrokers: string[] }
   temporal: { readonly temporalAddress: string }
-  kek: { readonly kek: Buffer }
+  /** `kek` seals; what `previousKek` has sealed opens, too. */
+  kek: { readonly kek: Buffer; readonly previousKek?: Buffer }
   operator: { readonly operatorToken: string }
   leaks: { readonly leaks: LeakConfig }
   /** Optional: nothing when neither of its variables is set. */
@@ -233,10 +252,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     kafka: () => ({ kafkaBrokers: required('KEYTURN_KAFKA_BROKERS').split(',') }),
     temporal: () => ({ temporalAddress: required('KEYTURN_TEMPORAL_ADDRESS') }),
     kek: () => {
-      const text = secret('KEYTURN_KEK')
-      const kek = Buffer.from(text, 'base64')
-      if (text !== '' && kek.length !== 32) flaws.push('KEYTURN_KEK: not 32 bytes in base64; `openssl rand -base64 32` makes one')
-      return { kek }
+      refuseOpenFile('KEYTURN_KEK_FILE', set.KEYTURN_KEK_FILE, flaws)
+      return readKeks(secret('KEYTURN_KEK'), flaws)
     },
     operator: () => {
       const operatorToken = secret('KEYTURN_OPERATOR_TOKEN')
@@ -287,6 +304,24 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
 function refuseShort(name: Secret, token: string, flaws: string[]): void {
   if (token !== '' && !/^[\x21-\x7e]{16,}$/.test(token))
     flaws.push(`${name}: too short; take 16 or more random characters without spaces`)
+}
+
+function readKeks(text: string, flaws: string[]): Sections['kek'] {
+  const texts = splitKeks(text)
+  const [kek = Buffer.alloc(0), previousKek, ...more] = texts.map((each) => Buffer.from(each, 'base64'))
+  if (texts.some(isWrappedKek)) flaws.push('KEYTURN_KEK: is wrapped; KEYTURN_KEK_TRANSIT says who unwraps it')
+  else if ([kek, previousKek].some((each) => each !== undefined && each.length !== KEK_BYTES) && texts.length > 0)
+    flaws.push('KEYTURN_KEK: not 32 bytes in base64; `openssl rand -base64 32` makes one')
+  if (more.length > 0) flaws.push('KEYTURN_KEK: more than two; `keyturn reseal` first, then the old one can go')
+  if (previousKek?.equals(kek) === true) flaws.push('KEYTURN_KEK: the same key twice')
+  return previousKek === undefined ? { kek } : { kek, previousKek }
+}
+
+/** Where files have no such permissions, there is nothing to see. */
+function refuseOpenFile(name: Variable, file: string | undefined, flaws: string[]): void {
+  if (file === undefined || process.platform === 'win32') return
+  const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0
+  if ((mode & 0o077) !== 0) flaws.push(`${name}: others than its owner can read the file; \`chmod 600\` it`)
 }
 
 function readSigningKey(pem: string, flaws: string[]): KeyObject | undefined {

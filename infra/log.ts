@@ -14,6 +14,7 @@ const SECRET_FIELDS = [
   'claimUrl',
   'code',
   'kek',
+  'previousKek',
   'password',
   'postgresUrl',
   'connectionString',

@@ -1,11 +1,11 @@
 /** Claims: each hands its key's secret out at most once (G10), and wipes it with that. */
 import type { CredentialId, KeyId, RotationId } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
-import { claimCode, sha256Hex } from './claim-codes.ts'
+import { claimCode, claimCodeOf, sha256Hex } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
 import type { Sealer } from './sealing.ts'
 
-export { claimCode }
+export { claimCode, claimCodeOf }
 
 export type ClaimState = 'open' | 'used' | 'expired' | 'destroyed'
 
@@ -47,12 +47,12 @@ from claims m join keys k using (key_id)`
 export async function claimOfKey(
   db: Database,
   keyId: KeyId,
-): Promise<{ claimId: string; expiresAt: Date; state: ClaimState } | undefined> {
-  const [row] = await db.query<{ claim_id: string; expires_at: Date; state: ClaimState }>(
-    'select claim_id, expires_at, state from claims where key_id = $1',
+): Promise<{ claimId: string; codeSha256: string; expiresAt: Date; state: ClaimState } | undefined> {
+  const [row] = await db.query<{ claimId: string; codeSha256: string; expiresAt: Date; state: ClaimState }>(
+    'select claim_id as "claimId", code_sha256 as "codeSha256", expires_at as "expiresAt", state from claims where key_id = $1',
     [keyId],
   )
-  return row === undefined ? undefined : { claimId: row.claim_id, expiresAt: row.expires_at, state: row.state }
+  return row
 }
 
 export interface Redemption {
@@ -62,10 +62,13 @@ export interface Redemption {
   readonly sealer: Sealer
 }
 
-/** Hands out the secret of a claim, by its code. Index claims_code_sha256_key. */
+/** Hands out the secret of a claim, by its code or a former one. Indexes claims_code_sha256_key, claims_by_former_code. */
 export async function redeemClaim(db: Database, { code, ...by }: Redemption & { code: string }): Promise<Redeemed> {
   return db.tx(async (tx) => {
-    const claim = await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.code_sha256 = $1 for no key update of m`, [sha256Hex(code)])
+    const hash = sha256Hex(code)
+    const claim =
+      (await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.code_sha256 = $1 for no key update of m`, [hash])) ??
+      (await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.former_codes @> array[$1] for no key update of m`, [hash]))
     return claim === undefined ? { outcome: 'unknown' } : redeem(tx, claim, by)
   })
 }

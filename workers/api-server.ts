@@ -12,7 +12,7 @@ import type { Log } from '../infra/log.ts'
 import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
-import { createSealer } from '../registry/sealing.ts'
+import { openSealer } from '../registry/reseal.ts'
 import { createLeakResponses } from './leak-responses.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 
@@ -30,6 +30,7 @@ const DRAIN_MS = 25_000
 export async function startApiServer(config: Config, log: Log, clock: () => Date = () => new Date()): Promise<RunningApi> {
   await migrate(config.postgresUrl)
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-api', max: 20, statementMs: 10_000 })
+  const sealer = await openSealer(db, config)
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-api', log)
   await ensureTopics(kafka, config.topics)
   const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source: '/keyturn/api' })
@@ -43,7 +44,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
   let url = ''
   const api = await createApi({
     db,
-    sealer: createSealer(config.kek),
+    sealer,
     temporal,
     propagation,
     alert: (alert) => alerts.raiseInTheEnd(alert),

@@ -1,6 +1,7 @@
 /** What all our processes share: configuration, waiting for servers, signals, and how they end. */
 import { pathToFileURL } from 'node:url'
 import { ConfigError, type ConfigOf, type ConfigSection, loadConfig } from '../infra/config.ts'
+import { withUnwrappedKeks } from '../infra/kek.ts'
 import { createLog, type Log } from '../infra/log.ts'
 import { type NeededServers, ServerMissing, waitForServers } from './servers.ts'
 
@@ -28,7 +29,8 @@ export async function runProcess<S extends ConfigSection>(
 ): Promise<void> {
   let config: ConfigOf<S>
   try {
-    config = loadConfig(process.env, sections)
+    const env = (sections as readonly ConfigSection[]).includes('kek') ? await withUnwrappedKeks(process.env) : process.env
+    config = loadConfig(env, sections)
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     return giveUp(error.message)
@@ -47,7 +49,7 @@ export async function runProcess<S extends ConfigSection>(
     running = await start(config, log)
     log.info('running')
   } catch (error) {
-    if (error instanceof ServerMissing) return giveUp(error.message)
+    if (error instanceof ServerMissing || error instanceof ConfigError) return giveUp(error.message)
     return fail(log, error)
   }
   running.stopped?.catch((error: unknown) => fail(log, error))

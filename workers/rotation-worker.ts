@@ -17,7 +17,7 @@ import { ensureSearchAttributes } from '../infra/temporal.ts'
 import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
-import { createSealer } from '../registry/sealing.ts'
+import { openSealer } from '../registry/reseal.ts'
 import { startRotations } from './fleet.ts'
 import { startPolicySchedules } from './policy-schedules.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
@@ -44,12 +44,12 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   routeTemporalLog(log)
   await migrate(config.postgresUrl)
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-worker' })
+  const sealer = await openSealer(db, config)
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-worker', log)
   await ensureTopics(kafka, config.topics)
   const source = '/keyturn/worker'
   const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source })
   const alerts = createAlerts(kafka, config.topics, source)
-  const sealer = createSealer(config.kek)
   const calls = await Connection.connect({ address: config.temporalAddress })
   const client = new Client({ connection: calls, namespace: config.temporalNamespace })
   const { brand, publicUrl, leaks: leakSettings } = config

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { type Notification, webhookSecret } from '../../activities/notification.ts'
+import { type Notification, webhookSecrets } from '../../activities/notification.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { serveApi } from '../support/api.ts'
 import { eventually, type House, type StartedRotation, type TestCredential } from '../support/house.ts'
@@ -77,9 +77,9 @@ describe('in real time', () => {
     const [{ headers, body, notification } = expect.fail()] = client.received
     const credential = await getCredential(house.db, rotation.credentialId)
     if (credential === undefined) throw new Error('there is no credential')
-    expect(new Webhook(webhookSecret(house.sealer, credential.clientId)).verify(body, headers)).toEqual(notification)
-    expect(() => new Webhook(webhookSecret(house.sealer, 'cli_anotherClient0')).verify(body, headers)).toThrow()
-    expect(() => new Webhook(webhookSecret(house.sealer, credential.clientId)).verify(`${body} `, headers)).toThrow()
+    expect(new Webhook(webhookSecrets(house.sealer, credential.clientId).join()).verify(body, headers)).toEqual(notification)
+    expect(() => new Webhook(webhookSecrets(house.sealer, 'cli_anotherClient0').join()).verify(body, headers)).toThrow()
+    expect(() => new Webhook(webhookSecrets(house.sealer, credential.clientId).join()).verify(`${body} `, headers)).toThrow()
 
     const { oldKeyId, newKeyId, deadline } = await house.rotation(rotation.rotationId)
     expect(notification).toEqual({

@@ -26,6 +26,7 @@ const ROUTES = [
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
   'POST /v1/imports',
+  'POST /v1/reseal',
   'GET /v1/gateways',
   'POST /v1/gateways/{id}/gone',
   'GET /v1/fallback/keys',

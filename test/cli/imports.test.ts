@@ -48,7 +48,9 @@ const HEADER = 'sha256,client,name,environment,scopes,bits'
 const line = (name: string, { token = foreignToken(), client = 'Acme', bits = '192', scopes = 'read:prices' } = {}): string =>
   [sha256(token), client, name, 'prod', scopes, bits].join(',')
 const credentialOf = async (name: string): Promise<CredentialId> => {
-  const rows = await office.house.db.query<{ id: CredentialId }>('select credential_id as id from credentials where name = $1', [name])
+  const rows = await office.house.db.query<{ id: CredentialId }>('select credential_id as id from credentials where name = $1', [
+    name,
+  ])
   expect(rows).toHaveLength(1)
   return rows[0]?.id ?? ('' as CredentialId)
 }
@@ -60,12 +62,17 @@ test('G1, G3, G5: a token of tokens alone, hashed here and imported, works at on
   const source = `\uFEFFtoken,client,name,environment,scopes,createdAt\r\n${token},"Acme, Inc.",old feed,prod,"read:prices,read:depth",2024-02-29\r\n`
   const hashed = await office.runWith(source, 'import', 'hash')
   expect(hashed).toMatchObject({ code: 0, stderr: '' })
-  expect(hashed.stdout).toMatch(/^sha256,length,alphabet,client,name,environment,scopes,createdAt\n[A-Za-z0-9+/]{43}=,\d\d,base6[24],"Acme, Inc."/)
+  expect(hashed.stdout).toMatch(
+    /^sha256,length,alphabet,client,name,environment,scopes,createdAt\n[A-Za-z0-9+/]{43}=,\d\d,base6[24],"Acme, Inc."/,
+  )
   const path = file('hashed.csv', hashed.stdout)
   expect(house.verdicts(token)).toEqual([false, false])
 
   const dry = await office.run('import', path, '--dry-run')
-  expect(dry).toMatchObject({ code: 0, stdout: `file     ${path}: 1 key\nnew      1\nclients  1 that there are none of yet are made\nNothing was done.\n` })
+  expect(dry).toMatchObject({
+    code: 0,
+    stdout: `file     ${path}: 1 key\nnew      1\nclients  1 that there are none of yet are made\nNothing was done.\n`,
+  })
   const unasked = await office.run('import', path)
   expect(unasked).toMatchObject({ code: 2, stderr: expect.stringContaining('Add --yes') })
   expect(await credentials()).toBe(0)
@@ -109,7 +116,10 @@ test('every line that can not be used is named, none is repeated, and nothing is
   )
   const { code, stdout, stderr } = await office.run('import', path, '--yes')
   expect([code, stdout]).toEqual([2, ''])
-  const lines = stderr.trim().split('\n').map((text) => text.trim().replace(path, 'file'))
+  const lines = stderr
+    .trim()
+    .split('\n')
+    .map((text) => text.trim().replace(path, 'file'))
   expect(lines).toEqual([
     expect.stringContaining('8 of the lines of file can not be used; nothing was done'),
     expect.stringMatching(/^file:3: sha256: not a SHA-256 digest/),
@@ -129,7 +139,9 @@ test('every line that can not be used is named, none is repeated, and nothing is
     return finished.stderr
   }
   expect(await refused('tokens.csv', 'token,client', `${token},Acme`)).toContain(':1: holds tokens: `keyturn import hash`')
-  expect(await refused('other.csv', `${HEADER},secret`, `${line('x')},y`)).toContain(':1: column 7 has a name that is none of sha256')
+  expect(await refused('other.csv', `${HEADER},secret`, `${line('x')},y`)).toContain(
+    ':1: column 7 has a name that is none of sha256',
+  )
   expect(await refused('headless.csv', `${token},Acme`)).toMatch(/:1: column 1 has a name/)
   expect(await refused('empty.csv')).toContain('holds no keys')
   expect(await refused('only-names.csv', HEADER)).toContain('holds no keys')
@@ -142,7 +154,9 @@ test('every line that can not be used is named, none is repeated, and nothing is
 
 test('what the registry has against a line is said in the dry run, by its number', async () => {
   const taken = foreignToken()
-  expect(await office.json<Imported>(['import', file('first.csv', HEADER, line('taken', { token: taken })), '--yes'])).toMatchObject({ imported: 1 })
+  expect(
+    await office.json<Imported>(['import', file('first.csv', HEADER, line('taken', { token: taken })), '--yes']),
+  ).toMatchObject({ imported: 1 })
   await office.json(['client', 'create', '--name', 'Twice'])
   await office.json(['client', 'create', '--name', 'Twice'])
   const before = await credentials()
@@ -157,7 +171,13 @@ test('what the registry has against a line is said in the dry run, by its number
   )
   const { code, stderr } = await office.run('import', path, '--dry-run')
   expect(code).toBe(2)
-  expect(stderr.replaceAll(path, 'file').split('\n').slice(1).map((text) => text.trim())).toEqual([
+  expect(
+    stderr
+      .replaceAll(path, 'file')
+      .split('\n')
+      .slice(1)
+      .map((text) => text.trim()),
+  ).toEqual([
     'file:3: sha256: this key is in the registry already, as that of another credential',
     'file:4: name: the client has a credential of this name there already, with another key',
     'file:5: client: several clients have this name; give the id',

@@ -11,7 +11,7 @@ import getPort from 'get-port'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { createKafka, createPublisher } from '../../activities/kafka.ts'
-import { webhookSecret } from '../../activities/notification.ts'
+import { webhookSecrets } from '../../activities/notification.ts'
 import { openDatabase } from '../../registry/database.ts'
 import { startKeyturn } from '../cli/office.ts'
 import { eventually, House } from '../support/house.ts'
@@ -97,7 +97,7 @@ beforeAll(async () => {
   }
   const client = await ask('POST', '/v1/clients', { name: 'Acme', contacts: [{ channel: 'webhook', url: webhook.url }] })
   clientId = String(client['clientId'])
-  webhook.verifyWith(webhookSecret(house.sealer, clientId))
+  webhook.verifyWith(webhookSecrets(house.sealer, clientId).join())
 }, 5 * MINUTE)
 
 afterAll(async () => {

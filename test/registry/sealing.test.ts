@@ -40,3 +40,17 @@ test('what is derived is the same whenever it is derived, and another for each p
 test('a key-encryption key of another length is refused, without being shown', () => {
   expect(() => createSealer(Buffer.from('a short one'))).toThrow(/^a key-encryption key has 32 bytes$/)
 })
+
+test('two keys: the first one seals, both open, and each derives', () => {
+  const next = randomBytes(32)
+  const [old, ring, fresh] = [createSealer(kek), createSealer(next, kek), createSealer(next)]
+  expect(ring.kekIds).toEqual([...fresh.kekIds, ...old.kekIds])
+  const before = old.seal('secret', 'a')
+  const after = ring.seal('secret', 'a')
+  expect([ring.open(before, 'a'), ring.open(after, 'a'), fresh.open(after, 'a')]).toEqual(['secret', 'secret', 'secret'])
+  expect(() => fresh.open(before, 'a')).toThrow(
+    `sealed under key-encryption key ${old.kekIds[0]}, but this process holds ${fresh.kekIds[0]}`,
+  )
+  expect(ring.derivations('claim', 'a')).toEqual([fresh.derive('claim', 'a'), old.derive('claim', 'a')])
+  expect(ring.derive('claim', 'a')).toBe(fresh.derive('claim', 'a'))
+})

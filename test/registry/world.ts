@@ -19,7 +19,7 @@ import { createCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { deprecateKey, getKey, introduceSuccessor, type KeyRow } from '../../registry/keys.ts'
 import { enterStage, openRotation } from '../../registry/rotations.ts'
-import { createSealer } from '../../registry/sealing.ts'
+import { createSealer, type Sealer } from '../../registry/sealing.ts'
 import { applyUsage } from '../../registry/usage.ts'
 import { createDatabase } from '../support/servers.ts'
 
@@ -46,7 +46,11 @@ export interface TestCredential {
   readonly claimId: string
 }
 
-export async function makeCredential(db: Database, environment: Environment = 'prod'): Promise<TestCredential> {
+export async function makeCredential(
+  db: Database,
+  environment: Environment = 'prod',
+  sealedBy: Sealer = sealer,
+): Promise<TestCredential> {
   const { clientId } = await createClient(db, { name: 'Acme', contacts: [], at: at(0), actor: 'test' })
   const { credentialId, keyId, claimId } = await createCredential(db, {
     clientId,
@@ -54,7 +58,7 @@ export async function makeCredential(db: Database, environment: Environment = 'p
     environment,
     scopes: ['read:prices'],
     brand: 'kt',
-    sealer,
+    sealer: sealedBy,
     claimExpiresAt: at(DAY),
     at: at(0),
     actor: 'test',

@@ -115,7 +115,7 @@ export class House {
     this.collector = parts.collector
     this.log = parts.log
     this.env = env
-    this.sealer = createSealer(parts.config.kek)
+    this.sealer = createSealer(parts.config.kek, parts.config.previousKek)
   }
 
   static async open(servers: Servers, options: HouseOptions): Promise<House> {

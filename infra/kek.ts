@@ -1,0 +1,45 @@
+/** Key-encryption keys that a transit engine has wrapped are unwrapped once, at the start of a process: they are in memory alone then. */
+import { readFileSync } from 'node:fs'
+import { isWrappedKek, parseDuration, splitKeks, TransitError, unwrapKek } from '@keyturn/contract'
+import { ConfigError } from './config.ts'
+
+const PAUSE_MS = 500
+
+/**
+ * The environment with KEYTURN_KEK in the open. As it was, where nothing is wrapped. Waits for an engine that is not there yet for as long as for
+ * other servers.
+ * @throws ConfigError
+ */
+export async function withUnwrappedKeks(env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
+  const transit = env['KEYTURN_KEK_TRANSIT']
+  const keks = splitKeks(read(env, 'KEYTURN_KEK'))
+  if (!transit || !keks.some(isWrappedKek)) return env
+  const token = read(env, 'KEYTURN_KEK_TRANSIT_TOKEN')
+  if (token === '') throw new ConfigError(['KEYTURN_KEK_TRANSIT_TOKEN: not set; expected a token that may decrypt with the key'])
+  const giveUp = Date.now() + parseDuration(env['KEYTURN_STARTUP_WAIT'] || '60s')
+  const unwrapped = await Promise.all(keks.map((kek) => (isWrappedKek(kek) ? unwrap(kek, { transit, token }, giveUp) : kek)))
+  return { ...env, KEYTURN_KEK: unwrapped.join(','), KEYTURN_KEK_FILE: undefined }
+}
+
+/** What can not be read is the configuration's to say. */
+function read(env: NodeJS.ProcessEnv, name: string): string {
+  const file = env[`${name}_FILE`]
+  if (!file) return env[name] ?? ''
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch {
+    return ''
+  }
+}
+
+async function unwrap(wrapped: string, by: { transit: string; token: string }, giveUp: number): Promise<string> {
+  for (;;) {
+    try {
+      return await unwrapKek(wrapped, by)
+    } catch (error) {
+      if (!(error instanceof TransitError)) throw error
+      if (!error.away || Date.now() > giveUp) throw new ConfigError([`KEYTURN_KEK: ${error.message}`])
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+    }
+  }
+}

@@ -1,0 +1,16 @@
+-- Up Migration
+
+-- An import names clients by their names; they need not be unique.
+create index clients_by_name on clients (name);
+
+-- Codes that a claim had under key-encryption keys that have been replaced since: a client may have been sent one of them.
+alter table claims add column former_codes text[] not null default '{}';
+create index claims_by_former_code on claims using gin (former_codes);
+create index claims_by_kek on claims (kek_id) where state = 'open';
+
+-- Down Migration
+
+drop index claims_by_kek;
+drop index claims_by_former_code;
+alter table claims drop column former_codes;
+drop index clients_by_name;

@@ -1,0 +1,100 @@
+/** A change of the key-encryption key: what is sealed under the old one is moved to the new one, after which the old one can go. */
+import type { KeyId } from '@keyturn/contract'
+import { ConfigError } from '../infra/config.ts'
+import { appendAudit } from './audit.ts'
+import { claimCodeSha256 } from './claim-codes.ts'
+import type { Database } from './database.ts'
+import { createSealer, type Sealer } from './sealing.ts'
+
+/** What is sealed under one key-encryption key. */
+export interface SealedUnder {
+  readonly kekId: string
+  readonly count: number
+}
+
+/** Index claims_by_kek. */
+const sealedUnder = (db: Database): Promise<SealedUnder[]> =>
+  db.query(`select kek_id as "kekId", count(*) as count from claims where state = 'open' group by kek_id order by kek_id`)
+
+/**
+ * The sealer of a process, once it is known to open all that the registry holds.
+ * @throws ConfigError when something is sealed under a key that the process does not have
+ */
+export async function openSealer(db: Database, { kek, previousKek }: { kek: Buffer; previousKek?: Buffer }): Promise<Sealer> {
+  const sealer = createSealer(kek, previousKek)
+  const strange = (await sealedUnder(db)).filter(({ kekId }) => !sealer.kekIds.includes(kekId))
+  if (strange.length === 0) return sealer
+  const what = strange.map(({ kekId, count }) => `${count} secret${count === 1 ? '' : 's'} sealed under ${kekId}`).join(', and ')
+  const has = sealer.kekIds.join(' and ')
+  throw new ConfigError([
+    `KEYTURN_KEK: the registry holds ${what}, and this is ${has}. Give that key as the second one until \`keyturn reseal\` has moved them`,
+  ])
+}
+
+export interface Resealed {
+  /** The key that everything is sealed under now, but what is left. */
+  readonly kekId: string
+  readonly resealed: number
+  readonly left: readonly SealedUnder[]
+}
+
+/** How many secrets one transaction moves. */
+const PAGE = 500
+
+/**
+ * Moves what is sealed under another key that the sealer has to its first one. May be stopped, and called again; several may at once.
+ * @param input.within ms after which no further page is begun
+ */
+export async function reseal(
+  db: Database,
+  input: { sealer: Sealer; reason?: string; at: Date; actor: string; within: number },
+): Promise<Resealed> {
+  const [kekId, ...old] = input.sealer.kekIds
+  const giveUp = performance.now() + input.within
+  let resealed = 0
+  let moved = PAGE
+  while (moved === PAGE && performance.now() < giveUp) {
+    moved = await resealPage(db, input.sealer, old)
+    resealed += moved
+  }
+  const left = (await sealedUnder(db)).filter((other) => other.kekId !== kekId)
+  if (resealed > 0 && !left.some((other) => old.includes(other.kekId))) {
+    const { at, actor, reason } = input
+    const detail = { from: old, ...(reason === undefined ? {} : { reason }) }
+    await db.tx((tx) => appendAudit(tx, { at, actor, action: 'secrets.resealed', subject: kekId, detail }))
+  }
+  return { kekId, resealed, left }
+}
+
+/**
+ * A claim's code changes with the key that it is derived from. The one that the client has been sent goes on to hand its secret out;
+ * a reminder sends the new one. Index claims_by_kek, then the primary key.
+ */
+function resealPage(db: Database, sealer: Sealer, old: readonly string[]): Promise<number> {
+  return db.tx(async (tx) => {
+    const { rows } = await tx.query<{ claim_id: string; key_id: KeyId; kek_id: string; nonce: Buffer; ciphertext: Buffer }>(
+      `select claim_id, key_id, kek_id, nonce, ciphertext from claims where state = 'open' and kek_id = any($1)
+       limit $2 for no key update skip locked`,
+      [old, PAGE],
+    )
+    if (rows.length === 0) return 0
+    const moved = rows.map(({ claim_id, key_id, kek_id: kekId, nonce, ciphertext }) => ({
+      claimId: claim_id,
+      code: claimCodeSha256(sealer, claim_id),
+      ...sealer.seal(sealer.open({ kekId, nonce, ciphertext }, key_id), key_id),
+    }))
+    await tx.query(
+      `update claims set kek_id = $1, nonce = m.nonce, ciphertext = m.ciphertext, code_sha256 = m.code,
+         former_codes = array_append(former_codes, code_sha256)
+       from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[]) m (claim_id, code, nonce, ciphertext) where claims.claim_id = m.claim_id`,
+      [
+        sealer.kekIds[0],
+        moved.map(({ claimId }) => claimId),
+        moved.map(({ code }) => code),
+        moved.map(({ nonce }) => nonce),
+        moved.map(({ ciphertext }) => ciphertext),
+      ],
+    )
+    return rows.length
+  })
+}

@@ -1,0 +1,100 @@
+/** A change of the key-encryption key, while claims are open. */
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { listAudit, verifyAudit } from '../../registry/audit.ts'
+import { claimCode, claimCodeOf, claimOfKey, redeemClaim } from '../../registry/claims.ts'
+import type { Database } from '../../registry/database.ts'
+import { openSealer, reseal } from '../../registry/reseal.ts'
+import { createSealer, type Sealer } from '../../registry/sealing.ts'
+import { at, makeCredential, sealer as old, openTestDatabase, type TestCredential } from './world.ts'
+
+const previousKek = randomBytes(32)
+const kek = randomBytes(32)
+const MANY = 520
+
+let db: Database
+beforeAll(async () => {
+  db = await openTestDatabase()
+})
+afterAll(() => db.close())
+
+const redeem = (code: string, sealer: Sealer) => redeemClaim(db, { code, at: at(1), from: 'test', sealer })
+const move = (sealer: Sealer, within = 60_000) => reseal(db, { sealer, at: at(0), actor: 'alice', reason: 'yearly', within })
+const codeOf = async (sealer: Sealer, { keyId }: TestCredential): Promise<string> => {
+  const claim = await claimOfKey(db, keyId)
+  if (claim === undefined) throw new Error('there is no claim')
+  return claimCodeOf(sealer, claim)
+}
+
+test('G5, G7, G10: resealed in pages, gone on with, audited once; links that clients have go on to work, each once', async () => {
+  // What world.ts makes is sealed under a key of its own; here each credential is made under the old key of this test.
+  const before = createSealer(previousKek)
+  const ring = createSealer(kek, previousKek)
+  const made: TestCredential[] = []
+  for (let i = 0; i < 3; i++) made.push(await makeCredential(db, 'prod', before))
+  const [one, two, three] = made as [TestCredential, TestCredential, TestCredential]
+  const link = claimCode(before, one.claimId)
+  // Before the move, a reminder repeats the old link, and it works with both.
+  expect(await codeOf(ring, one)).toBe(link)
+  await copies(before, MANY)
+
+  expect(await openSealer(db, { kek, previousKek }).then(({ kekIds }) => kekIds)).toEqual(ring.kekIds)
+  await expect(openSealer(db, { kek })).rejects.toThrow(
+    `${MANY + 3} secrets sealed under ${before.kekIds[0]}, and this is ${ring.kekIds[0]}. Give that key as the second one`,
+  )
+  // Stopped before its first page; then after one.
+  expect(await move(ring, 0)).toMatchObject({ resealed: 0, left: [{ kekId: before.kekIds[0], count: MANY + 3 }] })
+  expect(await listAudit(db, { subject: ring.kekIds[0], limit: 10 })).toEqual([])
+  const results = await Promise.all([move(ring), move(ring)])
+  expect(results[0].resealed + results[1].resealed).toBe(MANY + 3)
+  expect(await move(ring)).toEqual({ kekId: ring.kekIds[0], resealed: 0, left: [] })
+  const entries = await listAudit(db, { subject: ring.kekIds[0], limit: 10 })
+  expect(entries.map(({ action, actor, detail }) => ({ action, actor, detail }))).toEqual([
+    { action: 'secrets.resealed', actor: 'alice', detail: { from: [before.kekIds[0]], reason: 'yearly' } },
+  ])
+  expect(await verifyAudit(db)).toMatchObject({ ok: true })
+
+  // The old key is gone.
+  const after = await openSealer(db, { kek })
+  const reminded = await codeOf(after, two)
+  expect(reminded).not.toBe(claimCode(before, two.claimId))
+  expect(await redeem(link, after)).toMatchObject({ outcome: 'handed-out', keyId: one.keyId })
+  expect((await redeem(link, after)).outcome).toBe('used')
+  expect(await redeem(reminded, after)).toMatchObject({ outcome: 'handed-out', keyId: two.keyId })
+  expect((await redeem(claimCode(before, two.claimId), after)).outcome).toBe('used')
+  // Changed once more, the first link still works.
+  const third = createSealer(randomBytes(32), kek)
+  await move(third)
+  expect(await redeem(claimCode(before, three.claimId), third)).toMatchObject({ outcome: 'handed-out', keyId: three.keyId })
+})
+
+test('what is sealed under a key that nobody has is counted, and not touched', async () => {
+  const { claimId } = await makeCredential(db)
+  const ring = createSealer(randomBytes(32), randomBytes(32))
+  const { resealed, left } = await move(ring)
+  expect(resealed).toBe(0)
+  expect(left).toContainEqual({ kekId: old.kekIds[0], count: 1 })
+  expect((await redeem(claimCode(old, claimId), old)).outcome).toBe('handed-out')
+})
+
+/** Open claims as there are thousands of them: of keys that are made without an audit entry. */
+async function copies(sealer: Sealer, count: number): Promise<void> {
+  const { credentialId } = await makeCredential(db, 'prod', sealer)
+  await db.query(`delete from claims where key_id in (select key_id from keys where credential_id = $1)`, [credentialId])
+  await db.tx(async (tx) => {
+    await tx.query('set local session_replication_role = replica')
+    for (let i = 0; i < count; i++) {
+      const keyId = `copy${String(i).padStart(12, '0')}`
+      const { kekId, nonce, ciphertext } = sealer.seal('a secret', keyId)
+      await tx.query(
+        `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at)
+         values ($1, $2, $3, 'deactivated', 'retired', 'keyturn.key.introduced', jsonb_build_object('kind', 'bearer', 'sha256', $4::text), now(), now())`,
+        [keyId, credentialId, i + 2, `${Buffer.from(keyId.padEnd(32)).toString('base64')}`],
+      )
+      await tx.query(
+        `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at) values ($1, $1, $1, $2, $3, $4, now(), $5)`,
+        [keyId, kekId, nonce, ciphertext, at(86_400_000)],
+      )
+    }
+  })
+}
