@@ -23,6 +23,28 @@ export const Verifier = Type.Object(
 )
 export type Verifier = Type.Static<typeof Verifier>
 
+/** HTTP methods by which a credential may be restricted. */
+export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
+/** From where, and with which methods, a credential's keys may be used. What is absent is not restricted. */
+export const Allow = Type.Object(
+  {
+    addresses: Type.Optional(
+      Type.Array(
+        Type.String({
+          minLength: 2,
+          maxLength: 49,
+          pattern: '^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$',
+          description: 'an address or a CIDR block, IPv4 or IPv6',
+        }),
+        { minItems: 1, maxItems: 100, uniqueItems: true },
+      ),
+    ),
+    methods: Type.Optional(Type.Array(Type.Enum([...METHODS]), { minItems: 1, maxItems: METHODS.length, uniqueItems: true })),
+  },
+  { additionalProperties: false },
+)
+export type Allow = Type.Static<typeof Allow>
+
 /** The whole state of one key: `data` of every event on the keys topic. Unknown fields are ignored by readers. */
 export const KeyRecord = Type.Object({
   keyId: Type.Unsafe<KeyId>(Type.String({ pattern: KEY_ID_PATTERN })),
@@ -38,5 +60,7 @@ export const KeyRecord = Type.Object({
   expiresAt: Type.Optional(Timestamp),
   sunsetAt: Type.Optional(Timestamp),
   successor: Type.Optional(Type.Integer({ minimum: 2, description: 'the version that replaces this key' })),
+  deprecatedAt: Type.Optional(Timestamp),
+  allow: Type.Optional(Allow),
 })
 export type KeyRecord = Type.Static<typeof KeyRecord>

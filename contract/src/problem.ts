@@ -41,6 +41,9 @@ export const PROBLEMS = {
   // request path
   'invalid-key': { status: 401, title: 'The API key is not accepted' },
   'missing-key': { status: 401, title: 'An API key is required' },
+  'missing-scope': { status: 403, title: 'The API key does not have the scope for this' },
+  'address-not-allowed': { status: 403, title: 'The API key can not be used from this address' },
+  'method-not-allowed-for-key': { status: 403, title: 'The API key can not be used with this method' },
   'gateway-undecided': { status: 503, title: 'The gateway can not decide at the moment' },
   'upstream-unavailable': { status: 502, title: 'The API behind the gateway does not answer' },
 } as const
