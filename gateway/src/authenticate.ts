@@ -1,22 +1,20 @@
 /** A request's header fields, its address, and what is to be done with it. Refusals look all the same: they are no oracle. */
-import { formatRotationNotice, HEADERS, type ProblemDocument, problem, type UsageOutcome } from '@keyturn/contract'
+import { HEADERS, type ProblemDocument, problem, type UsageOutcome } from '@keyturn/contract'
+import type { BadTokens } from './bad-tokens.ts'
 import type { Freshness } from './freshness.ts'
 import type { KeyEntry } from './key-cache.ts'
+import { rotationNotice } from './notice.ts'
+import { forbids } from './permissions.ts'
+import type { RequestInfo } from './request-info.ts'
 import { cleanAddress, createUserAgentCleaner } from './sources.ts'
 import type { Usage } from './usage.ts'
 import type { Decision, Verify } from './verify.ts'
 
-/** Field names in lower case; a field that came more than once as a list, as in Node's `headersDistinct`. */
-export interface RequestInfo {
-  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
-  /** The caller's. */
-  readonly address: string | undefined
-}
-
-/** For metrics. `ambiguous`: more than one key was shown. */
-export type RequestOutcome = Exclude<UsageOutcome, 'refused-upstream'> | 'unknown' | 'missing' | 'ambiguous'
+/** For metrics. `ambiguous`: more than one key was shown. `forbidden`: a right key that may not do this. */
+export type RequestOutcome = Exclude<UsageOutcome, 'refused-upstream'> | 'forbidden' | 'unknown' | 'missing' | 'ambiguous'
 export const REQUEST_OUTCOMES: readonly RequestOutcome[] = [
   'accepted',
+  'forbidden',
   'refused',
   'wrong-environment',
   'undecided',
@@ -37,16 +35,33 @@ export interface Refused {
   readonly accepted: false
   readonly problem: ProblemDocument
   readonly responseHeaders: Readonly<Record<string, string>>
+  /** So long the answer is to be held back: too many bad tokens come from there. */
+  readonly holdMs?: number
 }
 export type Authentication = Accepted | Refused
+/**
+ * Decides on a request and counts it.
+ * @param scopes what the key must have, all of them; nothing by default
+ */
+export type Authenticate = (request: RequestInfo, scopes?: readonly string[]) => Authentication
 
 const CHALLENGE = Object.freeze({ 'www-authenticate': 'Bearer' })
-const NOTHING: Readonly<Record<string, string>> = Object.freeze({})
+const NO_SCOPES: readonly string[] = Object.freeze([])
 const MISSING_KEY: Refused = Object.freeze({ accepted: false, problem: problem('missing-key'), responseHeaders: CHALLENGE })
 const INVALID_KEY: Refused = Object.freeze({ accepted: false, problem: problem('invalid-key'), responseHeaders: CHALLENGE })
-const BEARER = /^bearer +(\S.*)$/i
+const BEARER = /^bearer +([^ ].*)$/i
 
 type Shown = { readonly token: string } | 'missing' | 'ambiguous'
+
+/** Without the blanks around it that RFC 9110 allows. `trim` would take more: a token with a no-break space after it is another token. */
+function stripped(value: string): string {
+  let from = 0
+  let to = value.length
+  const blank = (at: number): boolean => value[at] === ' ' || value[at] === '\t'
+  while (from < to && blank(from)) from += 1
+  while (from < to && blank(to - 1)) to -= 1
+  return value.slice(from, to)
+}
 
 function values(field: string | readonly string[] | undefined): readonly string[] {
   if (field === undefined) return []
@@ -58,7 +73,7 @@ function shownToken(headers: RequestInfo['headers']): Shown {
   const authorization = values(headers['authorization'])
   const apiKey = values(headers['x-api-key'])
   if (authorization.length + apiKey.length > 1) return 'ambiguous'
-  const token = apiKey[0]?.trim() ?? BEARER.exec(authorization[0]?.trim() ?? '')?.[1]
+  const token = apiKey[0] === undefined ? BEARER.exec(stripped(authorization[0] ?? ''))?.[1] : stripped(apiKey[0])
   return token === undefined || token === '' ? 'missing' : { token }
 }
 
@@ -66,7 +81,6 @@ const single = (field: string | readonly string[] | undefined): string | undefin
   typeof field === 'object' ? field[0] : field
 
 function accept(key: KeyEntry): Accepted {
-  const { sunsetAt, successor } = key
   return {
     accepted: true,
     key,
@@ -76,10 +90,7 @@ function accept(key: KeyEntry): Accepted {
       [HEADERS.keyId]: key.keyId,
       [HEADERS.scopes]: key.scopes.join(' '),
     },
-    responseHeaders:
-      sunsetAt === undefined || successor === undefined
-        ? NOTHING
-        : { [HEADERS.rotation]: formatRotationNotice({ sunset: new Date(sunsetAt), successor }) },
+    responseHeaders: rotationNotice(key),
   }
 }
 
@@ -92,38 +103,48 @@ export interface AuthenticateOptions {
   readonly failClosed: (key: KeyEntry) => boolean
   readonly retryAfterSeconds: number
   readonly onOutcome: (outcome: RequestOutcome) => void
+  readonly badTokens: Pick<BadTokens, 'holdMs'>
 }
 
-export function createAuthenticate(options: AuthenticateOptions): (request: RequestInfo) => Authentication {
-  const { verify, usage, clock, freshness, failClosed, retryAfterSeconds, onOutcome } = options
+export function createAuthenticate(options: AuthenticateOptions): Authenticate {
+  const { verify, usage, clock, freshness, failClosed, retryAfterSeconds, onOutcome, badTokens } = options
   const cleanUserAgent = createUserAgentCleaner()
   const undecided: Refused = Object.freeze({
     accepted: false,
     problem: problem('gateway-undecided'),
     responseHeaders: { 'retry-after': String(retryAfterSeconds) },
   })
-  const settle = (decision: Decision, state: Freshness): RequestOutcome => {
+  const settle = (decision: Decision, state: Freshness): Decision['outcome'] | 'undecided' => {
     if (state === 'loading') return 'undecided'
     if (decision.outcome === 'accepted' && state === 'stale' && failClosed(decision.key)) return 'undecided'
     return decision.outcome
   }
-  return (request) => {
+  const refuse = (request: RequestInfo): Refused => {
+    const holdMs = badTokens.holdMs(request.address)
+    return holdMs === 0 ? INVALID_KEY : { ...INVALID_KEY, holdMs }
+  }
+  return (request, scopes = NO_SCOPES) => {
     const shown = shownToken(request.headers)
     if (typeof shown === 'string') {
       onOutcome(shown)
-      return shown === 'missing' ? MISSING_KEY : INVALID_KEY
+      return shown === 'missing' ? MISSING_KEY : refuse(request)
     }
     const now = clock()
     const decision = verify(shown.token, now)
     const outcome = settle(decision, freshness(now))
-    onOutcome(outcome)
-    if (decision.outcome !== 'unknown' && outcome !== 'unknown' && outcome !== 'missing' && outcome !== 'ambiguous') {
+    const forbidden =
+      outcome === 'accepted' && decision.outcome === 'accepted' ? forbids(decision.key, request, scopes) : undefined
+    onOutcome(forbidden === undefined ? outcome : 'forbidden')
+    if (decision.outcome !== 'unknown' && outcome !== 'unknown') {
+      // Also when it is forbidden: the key is right, and in use. What it may not do is no reason to roll back a rotation.
       usage.count(decision.key.keyId, outcome, {
         address: cleanAddress(request.address) ?? 'unknown',
         userAgent: cleanUserAgent(single(request.headers['user-agent']), shown.token),
       })
     }
     if (outcome === 'undecided') return undecided
-    return outcome === 'accepted' && decision.outcome === 'accepted' ? accept(decision.key) : INVALID_KEY
+    if (outcome !== 'accepted' || decision.outcome !== 'accepted') return refuse(request)
+    if (forbidden !== undefined) return { accepted: false, problem: forbidden, responseHeaders: rotationNotice(decision.key) }
+    return accept(decision.key)
   }
 }

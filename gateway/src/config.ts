@@ -1,6 +1,7 @@
 /** The configuration of a gateway process, read here and nowhere else, from the environment. `VARIABLES` documents each variable. */
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { BlockList } from 'node:net'
 import {
   DURATION_PATTERN,
   ENVIRONMENTS,
@@ -15,6 +16,8 @@ import { Compile } from 'typebox/compile'
 import { isFailClosedPattern } from './fail-closed.ts'
 import type { FallbackAddress } from './fallback.ts'
 import type { GatewayOptions } from './gateway.ts'
+import { isScope } from './permissions.ts'
+import { addressList } from './restriction.ts'
 import type { HostAndPort } from './server.ts'
 
 const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
@@ -50,15 +53,36 @@ export const VARIABLES = Type.Object({
       description: 'host:port of its own for /healthz, /readyz and /metrics; otherwise they hide these three paths of the API',
     }),
   ),
-  KEYTURN_GATEWAY_UPSTREAM: Type.String({
-    pattern: '^https?://[^\\s?#@]+$',
-    description: 'the API behind: http(s)://host:port, with a path that comes before every request’s if need be',
+  KEYTURN_GATEWAY_MODE: Type.Enum(['proxy', 'auth'], {
+    default: 'proxy',
+    description: 'proxy: a reverse proxy; auth: the server that nginx, Caddy or HAProxy asks; the first argument says the same',
+  }),
+  KEYTURN_GATEWAY_UPSTREAM: Type.Optional(
+    Type.String({
+      pattern: '^https?://[^\\s?#@]+$',
+      description: 'the API behind: http(s)://host:port, with a path that comes before every request’s if need be',
+    }),
+  ),
+  KEYTURN_GATEWAY_ASKERS: Type.String({
+    pattern: LIST,
+    default: '127.0.0.1,::1',
+    description: 'in mode auth: the proxies that are believed on what they ask about: addresses and CIDR blocks, with commas',
+  }),
+  KEYTURN_GATEWAY_BAD_TOKENS: Type.String({
+    pattern: '^\\d{1,6}$',
+    default: '20',
+    description: 'so many bad tokens a second of one address before their refusals are held back for a second; 0: no limit',
   }),
   KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: duration('how long the API may take to answer, or to send its next bytes', '60s'),
   KEYTURN_GATEWAY_ENVIRONMENT: Type.String({
     pattern: `^${ONE_ENVIRONMENT}(,${ONE_ENVIRONMENT})*$`,
     default: 'prod',
     description: 'whose keys are accepted: dev, test, prod, more than one with commas',
+  }),
+  KEYTURN_GATEWAY_SCOPES: Type.String({
+    pattern: LIST,
+    default: '',
+    description: 'in mode proxy: what a key must have for any request: scopes like orders:read with commas, all of them',
   }),
   KEYTURN_GATEWAY_FAIL_CLOSED: Type.String({
     pattern: LIST,
@@ -102,9 +126,13 @@ export interface GatewayConfig {
   readonly region: string
   readonly listen: HostAndPort
   readonly opsListen: HostAndPort | undefined
-  readonly upstream: URL
+  /** The API behind; nothing in mode auth. */
+  readonly upstream: URL | undefined
+  readonly askers: BlockList
+  readonly badTokensPerSecond: number
   readonly upstreamTimeoutMs: number
   readonly environments: readonly Environment[]
+  readonly scopes: readonly string[]
   readonly failClosed: readonly string[]
   readonly stalenessMs: number
   readonly heartbeatMs: number
@@ -138,6 +166,8 @@ function* secondLook(config: GatewayConfig): Generator<string> {
   if (wrong !== undefined) {
     yield `KEYTURN_GATEWAY_FAIL_CLOSED: "${wrong.slice(0, 60)}" is neither a scope pattern like trade:* nor env:dev, env:test, env:prod`
   }
+  const noScope = config.scopes.find((scope) => !isScope(scope))
+  if (noScope !== undefined) yield `KEYTURN_GATEWAY_SCOPES: "${noScope.slice(0, 60)}" is no scope: write it like orders:read`
   const least = {
     KEYTURN_GATEWAY_STALENESS: [config.stalenessMs, 1_000],
     KEYTURN_GATEWAY_HEARTBEAT: [config.heartbeatMs, 100],
@@ -180,6 +210,14 @@ function readFallback(read: Variables): FallbackAddress | undefined {
   )
 }
 
+function readAskers(read: Variables): BlockList {
+  try {
+    return addressList(list(read.KEYTURN_GATEWAY_ASKERS))
+  } catch (error) {
+    throw new ConfigError(`KEYTURN_GATEWAY_ASKERS: ${(error as RangeError).message}`)
+  }
+}
+
 /** @throws ConfigError that names every variable that is missing or wrong */
 export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): GatewayConfig {
   const given: Record<string, string> = {}
@@ -194,7 +232,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   }
   const flaws = new Set<string>()
   readFiles(given, flaws)
-  for (const name of VARIABLES.required) if (given[name] === undefined) flaws.add(`${name} is not set: ${meaning(name)}`)
+  const required = [...VARIABLES.required, ...(given['KEYTURN_GATEWAY_MODE'] === 'auth' ? [] : ['KEYTURN_GATEWAY_UPSTREAM'])]
+  for (const name of required) if (given[name] === undefined) flaws.add(`${name} is not set: ${meaning(name)}`)
   if (!validator.Check(given)) {
     for (const error of validator.Errors(given)) {
       const name = error.instancePath.slice(1)
@@ -213,9 +252,15 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     region: read.KEYTURN_GATEWAY_REGION,
     listen: hostAndPort(read.KEYTURN_GATEWAY_LISTEN),
     opsListen: read.KEYTURN_GATEWAY_OPS_LISTEN === undefined ? undefined : hostAndPort(read.KEYTURN_GATEWAY_OPS_LISTEN),
-    upstream: new URL(read.KEYTURN_GATEWAY_UPSTREAM),
+    upstream:
+      read.KEYTURN_GATEWAY_MODE === 'auth' || read.KEYTURN_GATEWAY_UPSTREAM === undefined
+        ? undefined
+        : new URL(read.KEYTURN_GATEWAY_UPSTREAM),
+    askers: readAskers(read),
+    badTokensPerSecond: Number(read.KEYTURN_GATEWAY_BAD_TOKENS),
     upstreamTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT),
     environments: list(read.KEYTURN_GATEWAY_ENVIRONMENT) as Environment[],
+    scopes: list(read.KEYTURN_GATEWAY_SCOPES),
     failClosed: list(read.KEYTURN_GATEWAY_FAIL_CLOSED),
     stalenessMs: parseDuration(read.KEYTURN_GATEWAY_STALENESS),
     heartbeatMs: parseDuration(read.KEYTURN_GATEWAY_HEARTBEAT),
@@ -239,5 +284,6 @@ export const gatewayOptionsOf = (config: GatewayConfig): Omit<GatewayOptions, 'l
   stalenessMs: config.stalenessMs,
   heartbeatMs: config.heartbeatMs,
   usageWindowMs: config.usageWindowMs,
+  badTokensPerSecond: config.badTokensPerSecond,
   fallback: config.fallback,
 })

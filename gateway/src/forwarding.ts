@@ -25,6 +25,9 @@ const named = (connection: string | undefined): Set<string> =>
 
 /** `Keyturn_Client` is the same as `Keyturn-Client` to a program that reads header fields from CGI variables. */
 const isOurs = (name: string): boolean => name.replaceAll('_', '-').startsWith('keyturn-')
+const KEYS = new Set(['authorization', 'x-api-key'])
+/** What a handler in our own process must not see of a request: the key, and what the caller says of who it is. In lower case. */
+export const endsHere = (name: string): boolean => isOurs(name) || KEYS.has(name.replaceAll('_', '-'))
 const isSecret = (name: string): boolean => KEPT_HERE.has(name.replaceAll('_', '-'))
 
 export interface IncomingFields {

@@ -2,9 +2,11 @@
 import { randomUUID } from 'node:crypto'
 import type { Environment, GatewayId, GatewayReport } from '@keyturn/contract'
 import type { Registry } from 'prom-client'
-import { type Authentication, createAuthenticate, type RequestInfo } from './authenticate.ts'
+import { type Authenticate, createAuthenticate } from './authenticate.ts'
+import { BadTokens } from './bad-tokens.ts'
 import { createFailClosed } from './fail-closed.ts'
 import { Fallback, type FallbackAddress } from './fallback.ts'
+import { createFollow, type Follow } from './follow.ts'
 import type { Freshness } from './freshness.ts'
 import { connectKafka, createPublisher, type KafkaAddress } from './kafka.ts'
 import { KeyCache, type KeyEntry } from './key-cache.ts'
@@ -13,6 +15,7 @@ import type { SkipReason } from './key-messages.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { Reports } from './reports.ts'
+import { type Tracer, traced } from './tracing.ts'
 import { Usage } from './usage.ts'
 import { createVerify, type Decision } from './verify.ts'
 import { within } from './wait.ts'
@@ -35,6 +38,10 @@ export interface GatewayOptions {
   readonly fallback?: FallbackAddress | undefined
   /** After how long without Kafka the keys topic is read again from its start. 12 h. */
   readonly reloadAfterMs?: number
+  /** How many bad tokens an address may show in a second before their refusals are held back. 20; 0: no limit. */
+  readonly badTokensPerSecond?: number
+  /** OpenTelemetry's, for a span per decision. Nothing: none. */
+  readonly tracer?: Tracer | undefined
 }
 
 export interface GatewayStatus {
@@ -56,8 +63,9 @@ export interface Gateway {
   /** All keys that were published when the gateway announced itself are loaded, and it has not been stopped. */
   readonly ready: boolean
   status(): GatewayStatus
-  /** Decides on a request and counts it. */
-  authenticate(request: RequestInfo): Authentication
+  readonly authenticate: Authenticate
+  /** For connections that stay open. */
+  readonly follow: Follow
   /** Decides on a token alone. Counts nothing, and knows nothing of freshness. */
   verify(token: string): Decision
   /** The API answered 401 or 403 to a request that was accepted. To be called before that answer is passed on. */
@@ -138,7 +146,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     options.fallback === undefined
       ? undefined
       : new Fallback({ ...options.fallback, gatewayId, cache, stalenessMs, clock, freshAsOf: () => feed.freshAsOf, log })
-  metrics.watch({ cache, feed, reports, usage, fallback, clock })
+  const badTokens = new BadTokens({ perSecond: options.badTokensPerSecond ?? 20, clock })
+  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, clock })
   const authenticate = createAuthenticate({
     verify,
     usage,
@@ -147,6 +156,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     failClosed: createFailClosed(options.failClosed),
     retryAfterSeconds: Math.max(1, Math.ceil(stalenessMs / 6_000)),
     onOutcome: metrics.request,
+    badTokens,
   })
 
   const start = async (): Promise<void> => {
@@ -213,7 +223,8 @@ export function createGateway(options: GatewayOptions): Gateway {
         skipped: Object.fromEntries(feed.skipped) as Record<SkipReason, number>,
       }
     },
-    authenticate,
+    authenticate: traced(options.tracer, authenticate),
+    follow: createFollow(cache, clock),
     verify: (token) => verify(token, clock()),
     refusedUpstream: (key) => {
       metrics.refusedUpstream()

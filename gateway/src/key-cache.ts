@@ -1,9 +1,30 @@
 /** The keys that this process knows, by the SHA-256 of the token. The highest revision of a key wins (G4). */
 import type { ClientId, CredentialId, Environment, KeyId, KeyRecord, KeyState } from '@keyturn/contract'
 import { ENVIRONMENTS, KEY_STATES } from '@keyturn/contract'
+import { Restriction } from './restriction.ts'
 
 /** Seconds since 2020 fit into a small integer until 2088, which V8 keeps in place; a larger number would be 16 bytes elsewhere. */
 const EPOCH_MS = Date.UTC(2020, 0, 1)
+
+/** What most keys do not have: one word in the entry while it is absent. */
+interface Rare {
+  readonly sunsetAt: number | undefined
+  readonly successor: number | undefined
+  readonly deprecatedAt: number | undefined
+  readonly restriction: Restriction | undefined
+}
+
+const time = (timestamp: string | undefined): number | undefined => (timestamp === undefined ? undefined : Date.parse(timestamp))
+
+function rareOf({ sunsetAt, successor, deprecatedAt, allow }: KeyRecord): Rare | undefined {
+  if (sunsetAt === undefined && successor === undefined && deprecatedAt === undefined && allow === undefined) return undefined
+  return {
+    sunsetAt: time(sunsetAt),
+    successor,
+    deprecatedAt: time(deprecatedAt),
+    restriction: allow === undefined ? undefined : new Restriction(allow),
+  }
+}
 
 /**
  * One key, as compact as it can be: a million of them are in memory. Never changed, only replaced. Times in ms since the epoch.
@@ -23,8 +44,7 @@ export class KeyEntry {
   readonly scopes: readonly string[]
   readonly version: number
   readonly revision: number
-  readonly sunsetAt: number | undefined
-  readonly successor: number | undefined
+  readonly #rare: Rare | undefined
 
   constructor(record: KeyRecord, shared: Strings, before: KeyEntry | undefined) {
     const from = Date.parse(record.notBefore) - EPOCH_MS
@@ -32,7 +52,7 @@ export class KeyEntry {
     this.state = KEY_STATES.find((s) => s === record.state) ?? record.state
     this.#fromSeconds = Math.floor(from / 1_000)
     this.#fromMs = from - this.#fromSeconds * 1_000
-    this.expiresAt = record.expiresAt === undefined ? undefined : Date.parse(record.expiresAt)
+    this.expiresAt = time(record.expiresAt)
     this.keyId = before?.keyId ?? record.keyId
     this.credentialId = before?.credentialId === record.credentialId ? before.credentialId : record.credentialId
     this.clientId = shared.string(record.clientId) as ClientId
@@ -40,8 +60,24 @@ export class KeyEntry {
     this.scopes = shared.list(record.scopes)
     this.version = record.version
     this.revision = record.revision
-    this.sunsetAt = record.sunsetAt === undefined ? undefined : Date.parse(record.sunsetAt)
-    this.successor = record.successor
+    this.#rare = rareOf(record)
+  }
+
+  get sunsetAt(): number | undefined {
+    return this.#rare?.sunsetAt
+  }
+
+  get successor(): number | undefined {
+    return this.#rare?.successor
+  }
+
+  get deprecatedAt(): number | undefined {
+    return this.#rare?.deprecatedAt
+  }
+
+  /** From where and how it may be used. Nothing: from anywhere, anyhow. */
+  get restriction(): Restriction | undefined {
+    return this.#rare?.restriction
   }
 
   get notBefore(): number {
@@ -94,6 +130,8 @@ export class KeyCache {
    * older events before it removes the tombstone that follows them.
    */
   readonly #destroyed = new Set<KeyId>()
+  /** Who wants to hear of a key: those that hold a connection open for it. */
+  readonly #watchers = new Map<KeyId, Set<() => void>>()
   /** During a reload: keys that the log has not named yet. */
   #unseen: Set<KeyId> | undefined
 
@@ -112,6 +150,16 @@ export class KeyCache {
 
   entries(): IterableIterator<KeyEntry> {
     return this.#byId.values()
+  }
+
+  /** Calls `changed` after each change of the key, also when it goes. @returns how to end that */
+  watch(keyId: KeyId, changed: () => void): () => void {
+    const watchers = this.#watchers.get(keyId) ?? new Set()
+    this.#watchers.set(keyId, watchers.add(changed))
+    return () => {
+      watchers.delete(changed)
+      if (watchers.size === 0 && this.#watchers.get(keyId) === watchers) this.#watchers.delete(keyId)
+    }
   }
 
   countsByState(): ReadonlyMap<KeyState, number> {
@@ -136,6 +184,7 @@ export class KeyCache {
     this.#byId.set(entry.keyId, entry)
     this.#byHash.set(entry.sha256, entry)
     this.#count(entry.state, 1)
+    this.#tell(entry.keyId)
     return 'applied'
   }
 
@@ -146,6 +195,7 @@ export class KeyCache {
     this.#destroyed.add(keyId)
     const entry = this.#byId.get(keyId)
     if (entry !== undefined) this.#remove(entry)
+    this.#tell(keyId)
     return true
   }
 
@@ -166,8 +216,13 @@ export class KeyCache {
     for (const keyId of gone) {
       const entry = this.#byId.get(keyId)
       if (entry !== undefined) this.#remove(entry)
+      this.#tell(keyId)
     }
     return gone.size
+  }
+
+  #tell(keyId: KeyId): void {
+    for (const changed of [...(this.#watchers.get(keyId) ?? [])]) changed()
   }
 
   #remove(entry: KeyEntry): void {

@@ -1,18 +1,21 @@
 #!/usr/bin/env node
-/** The gateway process. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
+/** The gateway process: `keyturn-gateway` or, to be asked by another proxy, `keyturn-gateway auth`. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
 import { collectDefaultMetrics } from 'prom-client'
 import { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig } from './config.ts'
+import { createForwardAuth } from './forward-auth.ts'
 import { createGateway } from './gateway.ts'
 import { createLog } from './log.ts'
 import { createProxy } from './proxy.ts'
 import { startServer } from './server.ts'
+import type { Tracer } from './tracing.ts'
 
 const DRAIN_MS = 4_000
 const GOODBYE_MS = 4_500
 
 function configure(): GatewayConfig {
   try {
-    return loadConfig()
+    const [mode] = process.argv.slice(2)
+    return loadConfig(mode === undefined ? process.env : { ...process.env, KEYTURN_GATEWAY_MODE: mode })
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     process.stderr.write(`keyturn-gateway: ${error.message}\n`)
@@ -20,15 +23,25 @@ function configure(): GatewayConfig {
   }
 }
 
+/** OpenTelemetry's, where it is installed: its API hands out a tracer that does nothing unless an SDK was loaded before (`--import`). */
+const findTracer = (): Promise<Tracer | undefined> =>
+  import('@opentelemetry/api').then(
+    ({ trace }) => trace.getTracer('@keyturn/gateway'),
+    () => undefined,
+  )
+
 async function main(): Promise<void> {
   const config = configure()
   const log = createLog(config.logLevel)
-  const gateway = createGateway({ ...gatewayOptionsOf(config), log })
+  const gateway = createGateway({ ...gatewayOptionsOf(config), log, tracer: await findTracer() })
   collectDefaultMetrics({ register: gateway.metrics })
-  const { upstream, trustedProxies, upstreamTimeoutMs, listen, opsListen } = config
-  const proxy = createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log })
+  const { upstream, scopes, askers, trustedProxies, upstreamTimeoutMs, listen, opsListen } = config
+  const proxy =
+    upstream === undefined
+      ? createForwardAuth({ gateway, askers, trustedProxies, log })
+      : createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes })
   const server = await startServer({ gateway, proxy, listen, opsListen, idleMs: upstreamTimeoutMs + 30_000, log })
-  log.info({ url: server.url, ops: server.opsUrl, upstream: upstream.href }, 'gateway listens')
+  log.info({ url: server.url, ops: server.opsUrl, upstream: upstream?.href }, 'gateway listens')
 
   let stopping = false
   const shutDown = async (signal: NodeJS.Signals): Promise<void> => {

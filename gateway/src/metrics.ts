@@ -1,6 +1,7 @@
 /** What Prometheus reads. A registry of its own, so that a program with a gateway inside keeps its metrics apart. */
 import { Counter, Gauge, Registry } from 'prom-client'
 import { REQUEST_OUTCOMES, type RequestOutcome } from './authenticate.ts'
+import type { BadTokens } from './bad-tokens.ts'
 import type { Fallback } from './fallback.ts'
 import type { KeyCache } from './key-cache.ts'
 import type { KeyFeed } from './key-feed.ts'
@@ -20,6 +21,7 @@ interface Watched {
   readonly reports: Reports
   readonly usage: Usage
   readonly fallback: Fallback | undefined
+  readonly badTokens: BadTokens
   readonly clock: () => number
 }
 
@@ -66,7 +68,7 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
     registry,
     request: (outcome) => counters.get(outcome)?.inc(),
     refusedUpstream: () => upstreamRefusals.inc(),
-    watch({ cache, feed, reports, usage, fallback, clock }) {
+    watch({ cache, feed, reports, usage, fallback, badTokens, clock }) {
       number('keyturn_gateway_keys', 'Keys in the cache', () => cache.size)
       number('keyturn_gateway_stale', '1 while nothing was heard from Kafka within the staleness bound', () =>
         feed.freshness(clock()) === 'stale' ? 1 : 0,
@@ -82,6 +84,7 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
       total('keyturn_gateway_report_failures_total', 'Watermark reports that could not be sent', () => reports.failed)
       total('keyturn_gateway_usage_failures_total', 'Usage flushes that failed; nothing is lost by them', () => usage.failed)
       total('keyturn_gateway_usage_reports_total', 'Usage reports that Kafka acknowledged', () => usage.reported)
+      total('keyturn_gateway_limited_total', 'Refusals of addresses past their limit of bad tokens', () => badTokens.limited)
       if (fallback !== undefined) {
         total(
           'keyturn_gateway_fallback_answers_total',

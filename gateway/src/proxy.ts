@@ -1,67 +1,42 @@
 /** The gateway as a reverse proxy in front of one API: checks the key, passes on the request, streams both ways. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/contract'
+import { problem } from '@keyturn/contract'
 import { type Dispatcher, Pool } from 'undici'
-import type { Accepted, RequestInfo } from './authenticate.ts'
-import { callerAddress, requestFields, responseFields } from './forwarding.ts'
-import type { Gateway } from './gateway.ts'
-import { createThrottle, type Log } from './log.ts'
+import type { Accepted } from './authenticate.ts'
+import { decide } from './decide.ts'
+import { requestFields, responseFields } from './forwarding.ts'
+import { describeRequest, errorCode, NO_PATH, pathOf, sendProblem } from './incoming.ts'
+import { createThrottle } from './log.ts'
+import { checkScopes } from './permissions.ts'
+import type { RequestInfo } from './request-info.ts'
+import { createUpgrades, type ProxyOptions } from './upgrades.ts'
 
-export interface ProxyOptions {
-  readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream'>
-  /** Where the API is; a path in it comes before every request's. */
-  readonly upstream: URL
-  /** How many proxies before us are believed on where a request came from. */
-  readonly trustedProxies: number
-  /** How long the API may take to answer, or to send its next bytes. */
-  readonly upstreamTimeoutMs: number
-  readonly log: Log
-}
+export type { ProxyOptions }
 
 export interface ReverseProxy {
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>
+  /** A request to go on as a WebSocket. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>
+  /** Closes what has become a WebSocket. */
+  cutUpgraded(): void
   close(): Promise<void>
-}
-
-export function sendProblem(
-  response: ServerResponse,
-  document: ProblemDocument,
-  headers: Readonly<Record<string, string>>,
-): void {
-  const body = JSON.stringify(document)
-  response.writeHead(document.status, {
-    ...headers,
-    'content-type': PROBLEM_MEDIA_TYPE,
-    'content-length': Buffer.byteLength(body),
-    'cache-control': 'no-store',
-  })
-  response.end(body)
-}
-
-/** The path of a request target, always with a slash first. A target in absolute form keeps its path alone. */
-function pathOf(target: string | undefined): string | undefined {
-  if (target?.startsWith('/')) return target
-  if (target === undefined || !URL.canParse(target)) return undefined
-  const { pathname, search } = new URL(target)
-  return pathname + search
 }
 
 const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] !== undefined && headers['content-length'] !== '0')
 
-const errorCode = (error: unknown): string => {
-  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined
-  return typeof code === 'string' ? code : error instanceof Error ? error.name : 'unknown'
-}
-
+const isEventStream = (type: string | string[] | undefined): boolean => String(type ?? '').startsWith('text/event-stream')
 /** The API closed a kept connection just as we used it again. */
 const CONNECTION_LOST = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']
 const REPEATABLE = ['GET', 'HEAD', 'OPTIONS']
 
 export function createProxy(options: ProxyOptions): ReverseProxy {
-  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log } = options
+  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes } = options
+  checkScopes(scopes ?? [])
   const throttle = createThrottle(1_000)
+  const upgrades = createUpgrades(options)
   const basePath = upstream.pathname.replace(/\/+$/, '')
   const pool = new Pool(upstream.origin, {
     connect: { timeout: Math.min(upstreamTimeoutMs, 5_000) },
@@ -79,7 +54,13 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     }
   }
 
-  const forward = async (request: IncomingMessage, response: ServerResponse, path: string, accepted: Accepted): Promise<void> => {
+  const forward = async (
+    request: IncomingMessage,
+    response: ServerResponse,
+    info: RequestInfo,
+    path: string,
+    accepted: Accepted,
+  ): Promise<void> => {
     const aborted = new AbortController()
     response.once('close', () => {
       if (!response.writableFinished) aborted.abort()
@@ -104,6 +85,12 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     }
     // Counted before the caller sees the answer, so that no cut of the usage window comes between.
     if (answer.statusCode === 401 || answer.statusCode === 403) gateway.refusedUpstream(accepted.key)
+    if (isEventStream(answer.headers['content-type'])) {
+      response.once(
+        'close',
+        gateway.follow(info, accepted.key.keyId, () => aborted.abort(), scopes),
+      )
+    }
     try {
       response.writeHead(answer.statusCode, responseFields(answer.headers, accepted.responseHeaders))
       await pipeline(answer.body, response)
@@ -117,22 +104,19 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
 
   return {
     async handle(request, response) {
-      const forwardedFor = request.headers['x-forwarded-for']
-      const info: RequestInfo = {
-        headers: request.headersDistinct,
-        address: callerAddress(
-          request.socket.remoteAddress,
-          typeof forwardedFor === 'string' ? forwardedFor : forwardedFor?.join(','),
-          trustedProxies,
-        ),
-      }
       const path = pathOf(request.url)
-      if (path === undefined) return sendProblem(response, problem('invalid-request', 'The request target is no path'), {})
-      const authentication = gateway.authenticate(info)
+      if (path === undefined) return sendProblem(response, NO_PATH, {})
+      const info = describeRequest(request, path, trustedProxies)
+      const authentication = await decide(gateway, info, scopes)
       if (!authentication.accepted) return sendProblem(response, authentication.problem, authentication.responseHeaders)
       if (request.headers.expect !== undefined) response.writeContinue()
-      await forward(request, response, path, authentication)
+      await forward(request, response, info, path, authentication)
     },
-    close: () => pool.destroy(),
+    upgrade: upgrades.handle,
+    cutUpgraded: upgrades.cut,
+    close: async () => {
+      upgrades.cut()
+      await pool.destroy()
+    },
   }
 }

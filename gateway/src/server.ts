@@ -1,11 +1,12 @@
 /** The HTTP servers of a gateway process: requests for the API, and what operators ask. */
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
 import { problem } from '@keyturn/contract'
 import type { Gateway } from './gateway.ts'
+import { sendProblem } from './incoming.ts'
 import type { Log } from './log.ts'
 import { answerOps, isOpsRequest } from './ops.ts'
-import { type ReverseProxy, sendProblem } from './proxy.ts'
+import type { ReverseProxy } from './proxy.ts'
 import { pause } from './wait.ts'
 
 /** Longer than the load balancers before us keep an idle connection, so that it is they who close it. */
@@ -18,7 +19,8 @@ export interface HostAndPort {
 
 export interface ServerOptions {
   readonly gateway: Gateway
-  readonly proxy: ReverseProxy
+  /** Who answers: the reverse proxy, or the forward-auth server. */
+  readonly proxy: Answerer
   readonly listen: HostAndPort
   /** A port of its own for `/healthz`, `/readyz`, `/metrics`. Without it they are on the same port. */
   readonly opsListen?: HostAndPort | undefined
@@ -26,6 +28,11 @@ export interface ServerOptions {
   readonly idleMs: number
   readonly log: Log
 }
+
+/** Without `upgrade`, a request for another protocol is answered as the plain one that it also is. */
+export type Answerer = Pick<ReverseProxy, 'handle' | 'close'> & Partial<Pick<ReverseProxy, 'upgrade' | 'cutUpgraded'>>
+
+const isWebSocket = ({ headers }: IncomingMessage): boolean => headers.upgrade?.toLowerCase() === 'websocket'
 
 export interface GatewayServer {
   /** Addresses that are listened on, `http://127.0.0.1:8081`. */
@@ -50,6 +57,20 @@ const listen = (server: Server, { host, port }: HostAndPort): Promise<string> =>
     })
   })
 
+/** A request that offers another protocol than we speak is answered as what it also is: a plain one (RFC 9110 section 7.8). */
+function answerPlainly(request: IncomingMessage, socket: Socket, listener: RequestListener): void {
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(socket)
+  socket.on('error', () => socket.destroy())
+  response.on('finish', () => socket.end())
+  const { 'transfer-encoding': chunked, 'content-length': length = '0' } = request.headers
+  // Its body will not come: Node has stopped reading HTTP there.
+  if (chunked !== undefined || length !== '0') {
+    sendProblem(response, problem('invalid-request', 'Send a request with a body without the Upgrade field'), {})
+  } else listener(request, response)
+}
+
 export async function startServer(options: ServerOptions): Promise<GatewayServer> {
   const { gateway, proxy, opsListen, idleMs, log } = options
   let draining = false
@@ -68,8 +89,20 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
   const listener: RequestListener = (request, response) =>
     opsListen === undefined && isOpsRequest(request) ? ops(request, response) : pass(request, response)
 
-  // No listener for `upgrade`: such a request is answered as the plain HTTP/1.1 request that it also is (RFC 9110 section 7.8).
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, listener)
+  // Later Nodes ask whether a request is to leave HTTP; earlier ones take every one that offers to.
+  const settings = { keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, shouldUpgradeCallback: isWebSocket }
+  const server = createServer(settings, listener)
+  if (proxy.upgrade !== undefined) {
+    const upgrade = proxy.upgrade
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      if (isWebSocket(request)) {
+        upgrade(request, socket, head).catch((error: unknown) => {
+          log.error({ err: error }, 'an upgrade failed in the gateway')
+          socket.destroy()
+        })
+      } else answerPlainly(request, socket, listener)
+    })
+  }
   // A refused request must not be told to send its body.
   server.on('checkContinue', listener)
   server.timeout = idleMs
@@ -94,7 +127,10 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
     const finished = await Promise.race([closed, pause(patienceMs, waited.signal).then(() => false)])
     waited.abort()
     clearInterval(sweep)
-    if (!finished) server.closeAllConnections()
+    if (!finished) {
+      server.closeAllConnections()
+      proxy.cutUpgraded?.()
+    }
     return finished
   }
   return {

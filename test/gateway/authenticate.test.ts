@@ -1,8 +1,9 @@
 import { formatRotationNotice, parseRotationNotice, tokenSha256, type UsageOutcome } from '@keyturn/contract'
 import { createVerify, type Freshness, KeyCache } from '@keyturn/gateway'
 import { describe, expect, test } from 'vitest'
-import { createAuthenticate, type RequestInfo } from '../../gateway/src/authenticate.ts'
+import { createAuthenticate } from '../../gateway/src/authenticate.ts'
 import { createFailClosed } from '../../gateway/src/fail-closed.ts'
+import type { RequestInfo } from '../../gateway/src/request-info.ts'
 import { bearer, type IssuedKey, issueKey, NOW } from './support.ts'
 
 function open(keys: IssuedKey[], freshness: Freshness = 'fresh', failClosed: string[] = []) {
@@ -20,6 +21,7 @@ function open(keys: IssuedKey[], freshness: Freshness = 'fresh', failClosed: str
     failClosed: createFailClosed(failClosed),
     retryAfterSeconds: 5,
     onOutcome: (outcome) => outcomes.push(outcome),
+    badTokens: { holdMs: () => 0 },
   })
   const code = (headers: RequestInfo['headers']) => {
     const answer = authenticate({ headers, address: '192.0.2.1' })

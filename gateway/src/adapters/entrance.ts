@@ -1,0 +1,94 @@
+/** What the adapters for Node's own requests have in common: the decision, and what follows from it for request and response. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { PROBLEM_MEDIA_TYPE } from '@keyturn/contract'
+import type { Refused } from '../authenticate.ts'
+import { decide } from '../decide.ts'
+import { endsHere } from '../forwarding.ts'
+import type { Gateway } from '../gateway.ts'
+import type { KeyEntry } from '../key-cache.ts'
+import { checkScopes } from '../permissions.ts'
+import type { RequestInfo } from '../request-info.ts'
+
+export interface AdapterOptions {
+  readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
+  /** What a key must have for it, all of them. */
+  readonly scopes?: readonly string[]
+}
+
+/** Who calls. */
+export type Caller = Pick<KeyEntry, 'clientId' | 'credentialId' | 'keyId' | 'environment' | 'scopes' | 'version'>
+export type Entered = { readonly accepted: true; readonly caller: Caller } | Refused
+
+export const scopesOf = ({ scopes = [] }: Pick<AdapterOptions, 'scopes'>): readonly string[] => checkScopes(scopes)
+
+export const infoOf = (request: IncomingMessage, address: string | undefined, url = request.url): RequestInfo => ({
+  // Fastify's and Express's requests for tests have no headersDistinct.
+  headers: request.headersDistinct ?? request.headers,
+  address,
+  method: request.method,
+  url,
+  authority: request.headers.host,
+})
+
+/** Takes out of the request what ends here, and puts in who calls. */
+export function rewriteFields(request: IncomingMessage, identity: Readonly<Record<string, string>>): void {
+  const { headers, headersDistinct, rawHeaders } = request
+  for (const fields of [headers, headersDistinct])
+    for (const name of Object.keys(fields ?? {})) if (endsHere(name)) delete fields[name]
+  const kept = rawHeaders.filter((_, i) => !endsHere((rawHeaders[i - (i % 2)] ?? '').toLowerCase()))
+  rawHeaders.splice(0, rawHeaders.length, ...kept)
+  for (const [name, value] of Object.entries(identity)) {
+    headers[name] = value
+    if (headersDistinct !== undefined) headersDistinct[name] = [value]
+    rawHeaders.push(name, value)
+  }
+}
+
+const isEventStream = (response: ServerResponse): boolean =>
+  String(response.getHeader('content-type') ?? '').startsWith('text/event-stream')
+
+/** The moment before the head of the answer is sent: the notice goes with it, and refusals of the API behind are counted. */
+function beforeHead(response: ServerResponse, seen: (status: number) => void): void {
+  const { writeHead } = response
+  response.writeHead = function (this: ServerResponse, ...given: Parameters<typeof writeHead>) {
+    response.writeHead = writeHead
+    const fields = given.find((each) => typeof each === 'object') as Record<string, string> | undefined
+    if (fields !== undefined && !Array.isArray(fields))
+      for (const [name, value] of Object.entries(fields))
+        if (name.toLowerCase() === 'content-type') response.setHeader(name, value)
+    seen(given[0])
+    return writeHead.apply(response, given)
+  } as typeof writeHead
+}
+
+/** @param info of the request; it is read before the request is changed */
+export async function enter(
+  { gateway }: AdapterOptions,
+  scopes: readonly string[],
+  info: RequestInfo,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<Entered> {
+  const answer = await decide(gateway, info, scopes)
+  if (!answer.accepted) return answer
+  const { key, responseHeaders } = answer
+  rewriteFields(request, answer.identity)
+  beforeHead(response, (status) => {
+    for (const [name, value] of Object.entries(responseHeaders)) response.setHeader(name, value)
+    if (status === 401 || status === 403) gateway.refusedUpstream(key)
+    if (isEventStream(response)) {
+      const stop = gateway.follow(info, key.keyId, () => response.destroy(), scopes)
+      response.once('close', stop)
+    }
+  })
+  return { accepted: true, caller: key }
+}
+
+/** Header fields and body of a refusal, the same in every adapter. */
+export function refusal({ problem, responseHeaders }: Refused): { headers: Record<string, string>; body: string } {
+  const body = JSON.stringify(problem)
+  return {
+    headers: { ...responseHeaders, 'content-type': PROBLEM_MEDIA_TYPE, 'cache-control': 'no-store' },
+    body,
+  }
+}

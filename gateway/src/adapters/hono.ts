@@ -1,0 +1,46 @@
+/**
+ * Hono: `app.use(keyturn({ gateway }))`, or `app.post('/orders', keyturn({ gateway, scopes: ['orders:write'] }), …)`.
+ * `c.get('keyturn')` is who calls.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { Context, MiddlewareHandler } from 'hono'
+import { decide } from '../decide.ts'
+import { endsHere } from '../forwarding.ts'
+import { type AdapterOptions, type Caller, refusal, scopesOf } from './entrance.ts'
+
+export interface HonoOptions extends AdapterOptions {
+  /** The caller's address. That of the connection, on Node; set it behind a proxy, and elsewhere. */
+  readonly address?: (context: Context) => string | undefined
+}
+
+const connection = ({ env }: Context): string | undefined =>
+  (env as { incoming?: IncomingMessage } | undefined)?.incoming?.socket.remoteAddress
+
+export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { keyturn: Caller } }> {
+  const { gateway, address = connection } = options
+  const scopes = scopesOf(options)
+  return async (c, next) => {
+    const { headers: given, method, url } = c.req.raw
+    const { pathname, search, host } = new URL(url)
+    const info = { headers: Object.fromEntries(given), address: address(c), method, url: pathname + search, authority: host }
+    const answer = await decide(gateway, info, scopes)
+    if (!answer.accepted) {
+      const { headers, body } = refusal(answer)
+      return new Response(body, { status: answer.problem.status, headers })
+    }
+    const headers = new Headers([...given].filter(([name]) => !endsHere(name)))
+    for (const [name, value] of Object.entries(answer.identity)) headers.set(name, value)
+    c.req.raw = new Request(c.req.raw, { headers })
+    c.set('keyturn', answer.key)
+    await next()
+    if (c.res.status === 401 || c.res.status === 403) gateway.refusedUpstream(answer.key)
+    for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
+    if (c.res.body !== null && c.res.headers.get('content-type')?.startsWith('text/event-stream')) {
+      const ended = new AbortController()
+      const stop = gateway.follow(info, answer.key.keyId, () => ended.abort(), scopes)
+      const { readable, writable } = new TransformStream()
+      c.res.body.pipeTo(writable, { signal: ended.signal }).then(stop, stop)
+      c.res = new Response(readable, c.res)
+    }
+  }
+}

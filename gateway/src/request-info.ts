@@ -1,0 +1,12 @@
+/** Field names in lower case; a field that came more than once as a list, as in Node's `headersDistinct`. */
+export interface RequestInfo {
+  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
+  /** The caller's. */
+  readonly address: string | undefined
+  /** `GET`. A key that is restricted to some methods is refused without it. */
+  readonly method?: string | undefined
+  /** Path with query, as the caller sent it. */
+  readonly url?: string | undefined
+  /** Host, with the port if it was sent. */
+  readonly authority?: string | undefined
+}

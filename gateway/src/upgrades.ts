@@ -1,0 +1,111 @@
+/** WebSockets through the reverse proxy: the key is checked when one is opened, and the connection ends with its key. */
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import type { Duplex } from 'node:stream'
+import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/contract'
+import { decide } from './decide.ts'
+import { requestFields, responseFields } from './forwarding.ts'
+import type { Gateway } from './gateway.ts'
+import { describeRequest, errorCode, NO_PATH, pathOf } from './incoming.ts'
+import { createThrottle, type Log } from './log.ts'
+import { answerUpgrade, writeHead } from './upgrade-answer.ts'
+
+export interface ProxyOptions {
+  readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
+  /** Where the API is; a path in it comes before every request's. */
+  readonly upstream: URL
+  /** How many proxies before us are believed on where a request came from. */
+  readonly trustedProxies: number
+  /** How long the API may take to answer, or to send its next bytes. */
+  readonly upstreamTimeoutMs: number
+  readonly log: Log
+  /** What a key must have for any request, all of them. Nothing by default. */
+  readonly scopes?: readonly string[]
+}
+
+export interface Upgrades {
+  handle(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>
+  /** Closes all that are open. */
+  cut(): void
+}
+
+/** Bytes both ways, until either end closes. */
+function join(a: Duplex, b: Duplex): void {
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    from.on('error', () => from.destroy())
+    from.on('close', () => to.destroy())
+    from.pipe(to)
+  }
+}
+
+export function createUpgrades(options: ProxyOptions): Upgrades {
+  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes } = options
+  const throttle = createThrottle(1_000)
+  const basePath = upstream.pathname.replace(/\/+$/, '')
+  const sockets = new Set<Duplex>()
+  const send = upstream.protocol === 'https:' ? httpsRequest : httpRequest
+
+  const refuse = (socket: Duplex, document: ProblemDocument, fields: Readonly<Record<string, string>>): void =>
+    answerUpgrade(socket, document.status, {
+      headers: { ...fields, 'content-type': PROBLEM_MEDIA_TYPE, 'cache-control': 'no-store' },
+      body: JSON.stringify(document),
+    })
+
+  return {
+    cut() {
+      for (const socket of sockets) socket.destroy()
+    },
+    async handle(request, socket, head) {
+      sockets.add(socket)
+      socket.on('error', () => socket.destroy())
+      socket.once('close', () => sockets.delete(socket))
+      const path = pathOf(request.url)
+      if (path === undefined) return refuse(socket, NO_PATH, {})
+      const info = describeRequest(request, path, trustedProxies)
+      const answer = await decide(gateway, info, scopes)
+      if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
+      const { keyId } = answer.key
+      const incoming = { raw: request.rawHeaders, parsed: request.headers, address: request.socket.remoteAddress ?? 'unknown' }
+      const fields = requestFields(incoming, answer.identity, trustedProxies > 0)
+      const outgoing = send(new URL(basePath + path, upstream), {
+        headers: ['host', upstream.host, ...fields, 'connection', 'Upgrade', 'upgrade', 'websocket'],
+        agent: false,
+        timeout: upstreamTimeoutMs,
+      })
+      socket.once('close', () => outgoing.destroy())
+      outgoing.on('timeout', () => outgoing.destroy(new Error('timeout')))
+      outgoing.on('error', (error) => {
+        if (socket.destroyed) return
+        throttle('upgrade', (more) => log.warn({ code: errorCode(error), more }, 'the API behind the gateway does not answer'))
+        refuse(socket, problem('upstream-unavailable'), answer.responseHeaders)
+      })
+      outgoing.on('upgrade', (response, behind, firstBytes) => {
+        behind.setTimeout(0)
+        const agreed = {
+          ...responseFields(response.headers, answer.responseHeaders),
+          connection: 'Upgrade',
+          upgrade: 'websocket',
+        }
+        writeHead(socket, 101, agreed)
+        socket.write(firstBytes)
+        behind.write(head)
+        join(socket, behind)
+        socket.once(
+          'close',
+          gateway.follow(info, keyId, () => socket.destroy(), scopes),
+        )
+      })
+      outgoing.on('response', (response) => {
+        const status = response.statusCode ?? 502
+        if (status === 401 || status === 403) gateway.refusedUpstream(answer.key)
+        writeHead(socket, status, { ...responseFields(response.headers, answer.responseHeaders), connection: 'close' })
+        response.on('error', () => socket.destroy())
+        response.pipe(socket)
+      })
+      outgoing.end()
+    },
+  }
+}

@@ -1,0 +1,138 @@
+import { createServer, type RequestListener } from 'node:http'
+import { createAdaptorServer, type HttpBindings } from '@hono/node-server'
+import { createProxy, startServer } from '@keyturn/gateway'
+import { keyturn as forExpress } from '@keyturn/gateway/express'
+import { keyturn as forFastify } from '@keyturn/gateway/fastify'
+import { keyturn as forHono } from '@keyturn/gateway/hono'
+import { keyturn as forNode } from '@keyturn/gateway/node'
+import express from 'express'
+import { fastify } from 'fastify'
+import { Hono } from 'hono'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { behavesAsAGateway } from './suite.ts'
+import { answer, type Front, listen, openWorld, type Seen, shut, type World } from './world.ts'
+
+let world: World
+beforeAll(async () => {
+  world = await openWorld()
+})
+afterAll(() => world.close())
+
+const WRITE = ['orders:write']
+
+async function serve(listener: RequestListener): Promise<Front> {
+  const server = createServer(listener)
+  world.onClose(() => shut(server))
+  const url = await listen(server)
+  return { url, orders: new URL('/orders', url) }
+}
+
+behavesAsAGateway(
+  'the Fastify plugin',
+  () => world,
+  async () => {
+    const app = fastify({ bodyLimit: 1 << 20 })
+    app.removeAllContentTypeParsers()
+    app.addContentTypeParser('*', (_, __, done) => done(null))
+    await app.register(forFastify, { gateway: world.gateway })
+    app.all('/orders', { config: { keyturn: { scopes: WRITE } } }, (request, reply) => {
+      reply.hijack()
+      return answer(request.raw, reply.raw, request.keyturn?.keyId)
+    })
+    app.all('/*', (request, reply) => {
+      reply.hijack()
+      return answer(request.raw, reply.raw, request.keyturn?.keyId)
+    })
+    const url = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+    world.onClose(() => app.close())
+    return { url, orders: new URL('/orders', url) }
+  },
+  { seesAnswers: true },
+)
+
+behavesAsAGateway(
+  'the Express middleware',
+  () => world,
+  () => {
+    const app = express()
+    app.use('/orders', forExpress({ gateway: world.gateway, scopes: WRITE }), (request, response) =>
+      answer(request, response, request.keyturn?.keyId),
+    )
+    app.use(forExpress({ gateway: world.gateway }), (request, response) => answer(request, response, request.keyturn?.keyId))
+    return serve(app)
+  },
+  { seesAnswers: true },
+)
+
+behavesAsAGateway(
+  'the Hono middleware',
+  () => world,
+  async () => {
+    const app = new Hono<{ Bindings: HttpBindings }>()
+    const see = async (raw: Request, caller: string): Promise<Response> => {
+      const headers = Object.fromEntries([...raw.headers].map(([name, value]) => [name, [value]]))
+      const { pathname, search } = new URL(raw.url)
+      const body = (await raw.arrayBuffer()).byteLength
+      const seen: Seen = { method: raw.method, url: pathname + search, headers, body, caller }
+      return Response.json(seen, { status: pathname === '/refused' ? 401 : 200 })
+    }
+    app.all('/orders', forHono({ gateway: world.gateway, scopes: WRITE }), (c) => see(c.req.raw, c.get('keyturn').keyId))
+    app.all('*', forHono({ gateway: world.gateway }), (c) => see(c.req.raw, c.get('keyturn').keyId))
+    const server = createAdaptorServer({ fetch: app.fetch })
+    world.onClose(() => server.close())
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    const url = new URL(`http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`)
+    return { url, orders: new URL('/orders', url) }
+  },
+  { seesAnswers: true },
+)
+
+behavesAsAGateway(
+  'the handler for node:http',
+  () => world,
+  () => {
+    const { gateway } = world
+    const open = forNode({ gateway }, (request, response) => answer(request, response, request.keyturn.keyId))
+    const orders = forNode({ gateway, scopes: WRITE }, (request, response) => answer(request, response, request.keyturn.keyId))
+    return serve((request, response) => (request.url?.startsWith('/orders') ? orders : open)(request, response))
+  },
+  { seesAnswers: true },
+)
+
+behavesAsAGateway(
+  'the reverse proxy',
+  () => world,
+  async () => {
+    const open = async (scopes: readonly string[]): Promise<URL> => {
+      const { gateway, log } = world
+      const proxy = createProxy({ gateway, upstream: world.api, trustedProxies: 0, upstreamTimeoutMs: 5_000, log, scopes })
+      const server = await startServer({ gateway, proxy, listen: { host: '127.0.0.1', port: 0 }, idleMs: 30_000, log })
+      world.onClose(() => server.close())
+      return new URL(server.url)
+    }
+    return { url: await open([]), orders: await open(WRITE) }
+  },
+  { seesAnswers: true },
+)
+
+test('a scope that no key can have is refused where it is written', async () => {
+  const { gateway } = world
+  const wrong = { gateway, scopes: ['Orders Write'] }
+  for (const make of [forExpress, forHono]) expect(() => make(wrong)).toThrow('"Orders Write" is no scope')
+  expect(() => forNode(wrong, () => undefined)).toThrow('"Orders Write" is no scope')
+  const app = fastify()
+  await app.register(forFastify, { gateway })
+  expect(() => app.get('/', { config: { keyturn: { scopes: ['x y'] } } }, () => '')).toThrow('"x y" is no scope')
+})
+
+test('a Fastify route that is open to all is told of nobody', async () => {
+  const app = fastify()
+  await app.register(forFastify, { gateway: world.gateway })
+  app.get('/open', { config: { keyturn: false } }, (request) => ({
+    caller: request.keyturn,
+    client: request.headers['keyturn-client'],
+  }))
+  const answered = await app.inject({ url: '/open', headers: { 'keyturn-client': 'cli_someoneelse' } })
+  expect([answered.statusCode, answered.json()]).toEqual([200, {}])
+})
