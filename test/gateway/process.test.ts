@@ -115,7 +115,7 @@ test('G3: stopped for longer than its bound and continued, it is stale at once',
     async () => (await fetch(`${url}/readyz`)).status,
     (status) => status === 200,
   )
-  expect(await ask()).toBe(502)
+  await eventually('it decides', ask, (status) => status === 502)
   gateway.child.kill('SIGSTOP')
   const stoppedAt = performance.now()
   // The request is there before the process goes on.

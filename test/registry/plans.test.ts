@@ -1,5 +1,5 @@
 /** However many keys there are, no statement of the registry reads a big table from end to end. */
-import { DEFAULT_POLICY, type KeyId, type RotationId, tokenSha256 } from '@keyturn/contract'
+import { type CredentialId, DEFAULT_POLICY, type KeyId, type RolloverId, type RotationId, tokenSha256 } from '@keyturn/contract'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listAudit, verifyAudit } from '../../registry/audit.ts'
@@ -7,9 +7,12 @@ import { claimOfKey, destroyExpiredClaims, redeemSuccessor } from '../../registr
 import { getClient } from '../../registry/clients.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
+import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
 import { getPolicy, listPolicies, policyOfCredential } from '../../registry/policies.ts'
-import { keyIdPages, publishKey, unpublishedKeyIds } from '../../registry/publishing.ts'
+import { keyIdPages, publishKey, publishUnpublished, unpublishedKeyIds } from '../../registry/publishing.ts'
+import * as rollovers from '../../registry/rollover-records.ts'
+import { openRollover, previewRollover } from '../../registry/rollovers.ts'
 import {
   enterStage,
   getRotation,
@@ -65,14 +68,22 @@ const FILL = [
      from generate_series(1, ${part(300_000)}) n`,
     `update audit_head set seq = ${part(300_000)}`,
     'update registry_check set fingerprint = registry_fingerprint()',
+    `insert into rollovers (rollover_id, selector, reason, actor, stage, killed, opened_at, ended_at)
+     select 'rol_1' || lpad(n::text, 15, '0'), '{}', 'test', 'test', 'completed', 100, now(), now() from generate_series(1, 500) n`,
+    `insert into rollover_members (rollover_id, credential_id, joined, key_ids, started_at, rotation_id)
+     select 'rol_1' || lpad((1 + n % 500)::text, 15, '0'), 'crd_' || lpad(n::text, 16, '0'), false, array[lpad((2 * n)::text, 16, '0')],
+       now(), 'rot_' || lpad(n::text, 16, '0')
+     from generate_series(1, ${part(50_000)}) n`,
+    `insert into fallback_polls values ('gw-1', 300000, now())`,
     `insert into key_usage (key_id, first_accepted_at, last_accepted_at, accepted)
      select lpad(n::text, 16, '0'), now(), now(), 1 from generate_series(2, ${KEYS + 1}) n`,
   ],
   [
-    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at, published_revision)
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at, published_revision, published_at)
      select lpad(n::text, 16, '0'), 'crd_' || lpad((n / 2)::text, 16, '0'), 1 + n % 2,
        case when n % 2 = 0 then 'deactivated' else 'active' end, case when n % 2 = 0 then 'retired' else 'current' end,
-       'keyturn.key.introduced', jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256(n::text::bytea), 'base64')), now(), now(), 1
+       'keyturn.key.introduced', jsonb_build_object('kind', 'bearer', 'sha256', encode(sha256(n::text::bytea), 'base64')), now(), now(), 1,
+       now() - n * interval '1 second'
      from generate_series(2, ${KEYS + 1}) n`,
     `insert into claims (claim_id, key_id, code_sha256, state, created_at, expires_at, ended_at)
      select n::text, lpad(n::text, 16, '0'), n::text, 'used', now(), now(), now() from generate_series(2, ${part(200_000)}) n`,
@@ -115,7 +126,7 @@ interface PlanNode {
 }
 
 /** Indexes whose rows are few by their condition, whatever the size of the table. */
-const NARROW = ['rotations_open', 'keys_unpublished', 'claims_open']
+const NARROW = ['rotations_open', 'keys_unpublished', 'claims_open', 'receipts_unconfirmed']
 
 /** What in a plan would take as long as the table is big: a scan of all of it, or of a whole index, but for a page of it. */
 function flaws(node: PlanNode, big: ReadonlySet<string>, indexOf: ReadonlyMap<string, string>, page = false): string[] {
@@ -242,6 +253,41 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await waveStates(db, 'default', 2, at(0))
     await lastFailed(db, 'default', 2, at(0))
     await scheduleState(db, 'default')
+
+    // A rollover of all that one client has, from the question to the end; others are of one credential, or of a label.
+    const of = { selector: { client: clientId } }
+    const rolloverId = 'rol_0000000000000001' as RolloverId
+    const told = { rolloverId, at: at(0), actor: 'test' }
+    for (const choice of [
+      of,
+      { selector: { labels: { team: 'fx' } } },
+      { selector: {}, credentialId: credentialId as CredentialId },
+    ])
+      await previewRollover(db, choice)
+    const { keyIds } = await openRollover(db, { ...of, ...told, reason: 'test' })
+    // Its 25 current keys, and the old one of a rotation that is open.
+    expect(keyIds).toHaveLength(26)
+    await rollovers.rolloversUnderWay(db)
+    await rollovers.listRollovers(db, 50)
+    await rollovers.needRollover(db, rolloverId)
+    await publishUnpublished(db, await rollovers.keysOfRollover(db, rolloverId), async () => undefined)
+    await rollovers.recordMarks(db, { rolloverId, marks: { 0: 1 } })
+    await rollovers.enterRolloverStage(db, { ...told, stage: 'issuing' })
+    const [member] = await rollovers.nextMembers(db, rolloverId, 50)
+    if (member === undefined) throw new Error('there is no member')
+    await rollovers.noteMember(db, { ...member, ...told })
+    await rollovers.rotationOfCurrentKey(db, member.credentialId)
+    await rollovers.rotationsUnderWay(db, rolloverId)
+    await rollovers.recordConfirmation(db, { ...told, gateways: [], unconfirmed: ['gw-1'], published: true })
+    await rollovers.getRollover(db, rolloverId)
+
+    // What gateways ask for that do not hear from Kafka, and what they have said.
+    const question = { gatewayId: 'gw-1', since: new Date(Date.now() - 60_000), at: at(0), limit: 100 }
+    const { next } = await answerFallback(db, question)
+    await answerFallback(db, { ...question, after: next })
+    await confirmedOverFallback(db, { keyId: key, revision: 1, since: at(0) })
+    await rolloverOverFallback(db, { rolloverId, since: at(0) })
+    await endOfKey(db, key)
     // What the trigger key_audited asks at the end of each change.
     await db.query('select from audit where subject = $1 and revision = $2 and xact = pg_current_xact_id()', [key, 1])
   })
