@@ -18,6 +18,8 @@ interface Local extends Settings {
   readonly kafka: readonly string[]
   readonly temporal: string
   readonly postgres: string
+  /** Of the file. */
+  readonly directory: string
 }
 
 const PRINTABLE = /^[\x21-\x7e]+$/
@@ -36,7 +38,7 @@ function readLocal(path: string): Local | undefined {
   const text = readIfThere(path)
   if (text === undefined) return undefined
   const local = parse(text)
-  if (isLocal(local)) return local
+  if (isLocal(local)) return { ...local, directory: dirname(path) }
   throw new Failure(`${path} is not what \`npm start\` writes`, 'Run `npm start` again, or remove it.')
 }
 
@@ -62,7 +64,7 @@ function parse(text: string): unknown {
 }
 
 // By hand: the schema library takes longer to load than most commands take in all.
-function isLocal(parsed: unknown): parsed is Local {
+function isLocal(parsed: unknown): parsed is Omit<Local, 'directory'> {
   if (typeof parsed !== 'object' || parsed === null) return false
   const { api, token, temporal, postgres, kafka, gateways } = parsed as Partial<Record<keyof Local, unknown>>
   return (
@@ -99,12 +101,20 @@ export function apiSettings(env: NodeJS.ProcessEnv, cwd: string): Settings {
   return { api: address.replace(/\/+$/, ''), token: shown }
 }
 
+const OF_OTHERS = [
+  'KEYTURN_API',
+  'KEYTURN_TOKEN',
+  'KEYTURN_POSTGRES_URL',
+  'KEYTURN_KAFKA_BROKERS',
+  'KEYTURN_TEMPORAL_ADDRESS',
+] as const
+
 /**
  * The local stack, for what must never touch another one.
  * @throws UsageFailure when there is none, or when KEYTURN_API names something else
  */
-export function localStack(env: NodeJS.ProcessEnv, cwd: string): Pick<Local, 'api' | 'gateways'> {
-  const elsewhere = ['KEYTURN_API', 'KEYTURN_TOKEN', 'KEYTURN_POSTGRES_URL', 'KEYTURN_KAFKA_BROKERS'].filter((name) => env[name])
+export function localStack(env: NodeJS.ProcessEnv, cwd: string): Pick<Local, 'api' | 'gateways' | 'directory'> {
+  const elsewhere = OF_OTHERS.filter((name) => env[name])
   if (elsewhere.length > 0)
     throw new UsageFailure(
       'Drills run against the local stack alone',

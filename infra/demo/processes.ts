@@ -1,5 +1,5 @@
 /** The processes of the local house, each started as in production, with its log in a file of its own. */
-import { createWriteStream, mkdirSync } from 'node:fs'
+import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -42,8 +42,13 @@ export interface HouseProcess extends GuardedProcess {
   stop(): Promise<void>
 }
 
+/** Of an environment: what is to be set, and what not. */
+export type Variables = Readonly<Record<string, string | undefined>>
+
 export interface Processes {
   start(options: ProcessOptions): HouseProcess
+  /** Ends one and starts it again with some variables changed; `undefined` takes one away. @returns what takes that back */
+  restart(name: string, changes: Variables): Promise<() => Promise<void>>
   /** Rejects when one of them ends without having been stopped. */
   readonly failed: Promise<never>
   /** The last one, who calls the others, first; then the others side by side. Nothing starts after that. */
@@ -53,37 +58,52 @@ export interface Processes {
 /** @param logs the directory of the logs */
 export function createProcesses(logs: string): Processes {
   mkdirSync(logs, { recursive: true })
-  const running: HouseProcess[] = []
+  const running: { options: ProcessOptions; one: HouseProcess }[] = []
   let stopping = false
   let fail: (error: Error) => void = () => {}
   const failed = new Promise<never>((_, reject) => {
     fail = reject
   })
   failed.catch(() => {})
+  const launch = (options: ProcessOptions, again: boolean): HouseProcess => {
+    if (stopping) throw new Error('everything is being stopped')
+    const file = join(logs, `${options.name}.log`)
+    const log = createWriteStream(file, { flags: again ? 'a' : 'w' })
+    return startProcess(options, log, (how) => {
+      if (!stopping) fail(new Error(`${options.name} has ended (${how}): see ${file}`))
+    })
+  }
+  async function restart(name: string, changes: Variables): Promise<() => Promise<void>> {
+    const entry = running.find(({ options }) => options.name === name)
+    if (entry === undefined) throw new Error(`there is no process ${name}`)
+    const { env } = entry.options
+    await entry.one.stop()
+    entry.options = { ...entry.options, env: { ...env, ...changes } }
+    entry.one = launch(entry.options, true)
+    const before = Object.fromEntries(Object.keys(changes).map((variable) => [variable, env[variable]]))
+    return async () => void (await restart(name, before))
+  }
   return {
     failed,
     start(options) {
-      if (stopping) throw new Error('everything is being stopped')
-      const one = startProcess(options, logs, (how) => {
-        if (!stopping) fail(new Error(`${options.name} has ended (${how}): see ${join(logs, `${options.name}.log`)}`))
-      })
-      running.push(one)
+      const one = launch(options, false)
+      running.push({ options, one })
       return one
     },
+    restart,
     async stopAll() {
       stopping = true
-      await running.at(-1)?.stop()
-      await Promise.all(running.map((one) => one.stop()))
+      await running.at(-1)?.one.stop()
+      await Promise.all(running.map(({ one }) => one.stop()))
     },
   }
 }
 
 function startProcess(
   { name, file, env, onLine, input }: ProcessOptions,
-  logs: string,
+  log: WriteStream,
   endedByItself: (how: string) => void,
 ): HouseProcess {
-  const log = createWriteStream(join(logs, `${name}.log`))
   const guarded = spawnGuarded(process.execPath, [PROGRAM, file], {
     cwd: ROOT,
     env,

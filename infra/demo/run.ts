@@ -2,6 +2,7 @@
 import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Stack, startStack } from '../stack/index.ts'
+import { type Control, startControl } from './control.ts'
 import { takePlace } from './place.ts'
 import { createProcesses } from './processes.ts'
 import { type DemoReport, printReport } from './report.ts'
@@ -45,8 +46,10 @@ async function main(options: Options): Promise<number> {
   const processes = createProcesses(join(place.directory, 'logs'))
   const stopping = new AbortController()
   let starting: Promise<Stack> | undefined
+  let control: Control | undefined
 
   const stopAll = async (): Promise<void> => {
+    control?.close()
     place.leave()
     stopping.abort()
     await processes.stopAll()
@@ -56,22 +59,25 @@ async function main(options: Options): Promise<number> {
     )
     await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref())])
   }
-  const work = async (): Promise<DemoReport> => {
+  const work = async (): Promise<{ report: DemoReport; own: Stack['own'] }> => {
     starting = startStack({ services: ['postgres', 'kafka', 'temporal'], signal: stopping.signal })
     // Loaded while the servers start.
     const { startHouse } = await import('./house.ts')
     const local = await startHouse({ stack: starting, processes, refusesNewKeys: options.rollBack })
     place.write(local)
-    return rotateUnderTraffic(local, processes, options.rollBack ? 'rolled-back' : 'completed', say)
+    const report = await rotateUnderTraffic(local, processes, options.rollBack ? 'rolled-back' : 'completed', say)
+    return { report, own: (await starting).own }
   }
   try {
-    const report = await Promise.race([work(), processes.failed, interrupted])
-    if (report === 'interrupted') return EXIT.interrupted
+    const done = await Promise.race([work(), processes.failed, interrupted])
+    if (done === 'interrupted') return EXIT.interrupted
+    const { report, own } = done
     printReport(report, say)
     if (!options.once) {
+      control = await startControl({ own, processes, note: (line) => void process.stderr.write(`${line}\n`) })
       say(`\nrunning on: ${join(shown, 'local.json')} holds the addresses; Ctrl-C stops everything`)
       if (options.json) say(JSON.stringify(report))
-      await Promise.race([processes.failed, interrupted])
+      await Promise.race([processes.failed, control.failed, interrupted])
       return EXIT.done
     }
     await stopAll()

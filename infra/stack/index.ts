@@ -4,6 +4,7 @@ import { guardReady } from './guard.ts'
 import { startKafka } from './kafka.ts'
 import { startPostgres } from './postgres.ts'
 import { type Progress, plainLine, progressOptions } from './progress.ts'
+import type { RunningService } from './service.ts'
 import { startTemporal } from './temporal.ts'
 
 export type ServiceName = 'postgres' | 'kafka' | 'temporal'
@@ -17,8 +18,14 @@ interface Addresses {
 
 type All<U> = (U extends unknown ? (u: U) => void : never) extends (i: infer I) => void ? I : never
 
-/** Where the servers are. `stop` ends those that were started here and removes their data; it may be called twice. */
-export type Stack<S extends ServiceName = ServiceName> = All<Addresses[S]> & { stop(): Promise<void> }
+/** What can be done to a server that was started here. */
+export type OwnServer = Pick<RunningService, 'directory' | 'halt' | 'resume'>
+
+/** Where the servers are, and those that were started here: `stop` ends them and removes their data; it may be called twice. */
+export type Stack<S extends ServiceName = ServiceName> = All<Addresses[S]> & {
+  readonly own: Readonly<Partial<Record<ServiceName, OwnServer>>>
+  stop(): Promise<void>
+}
 
 export interface StackOptions<S extends ServiceName> {
   readonly services: readonly S[]
@@ -30,7 +37,7 @@ export interface StackOptions<S extends ServiceName> {
 
 interface Started {
   readonly addresses: object
-  stop(): Promise<void>
+  readonly service: RunningService
 }
 
 interface Service {
@@ -47,8 +54,8 @@ const SERVICES: { readonly [S in ServiceName]: Service } = {
     variable: 'KEYTURN_POSTGRES_URL',
     existing: (postgresUrl): Addresses['postgres'] => ({ postgresUrl }),
     async start(signal) {
-      const { url, stop } = await startPostgres(signal)
-      return { addresses: { postgresUrl: url } satisfies Addresses['postgres'], stop }
+      const service = await startPostgres(signal)
+      return { addresses: { postgresUrl: service.url } satisfies Addresses['postgres'], service }
     },
   },
   kafka: {
@@ -56,8 +63,8 @@ const SERVICES: { readonly [S in ServiceName]: Service } = {
     variable: 'KEYTURN_KAFKA_BROKERS',
     existing: (brokers): Addresses['kafka'] => ({ kafkaBrokers: brokers.split(',').map((broker) => broker.trim()) }),
     async start(signal, say) {
-      const { brokers, stop } = await startKafka(signal, say)
-      return { addresses: { kafkaBrokers: brokers } satisfies Addresses['kafka'], stop }
+      const service = await startKafka(signal, say)
+      return { addresses: { kafkaBrokers: service.brokers } satisfies Addresses['kafka'], service }
     },
   },
   temporal: {
@@ -65,8 +72,9 @@ const SERVICES: { readonly [S in ServiceName]: Service } = {
     variable: 'KEYTURN_TEMPORAL_ADDRESS',
     existing: (temporalAddress): Addresses['temporal'] => ({ temporalAddress }),
     async start(signal, say) {
-      const { address, ui, stop } = await startTemporal(signal, say)
-      return { addresses: { temporalAddress: address, temporalUi: ui } satisfies Addresses['temporal'], stop }
+      const service = await startTemporal(signal, say)
+      const addresses: Addresses['temporal'] = { temporalAddress: service.address, temporalUi: service.ui }
+      return { addresses, service }
     },
   },
 }
@@ -83,7 +91,8 @@ export async function startStack<S extends ServiceName>({
 }: StackOptions<S>): Promise<Stack<S>> {
   const failed = new AbortController()
   signal?.addEventListener('abort', () => failed.abort(signal.reason))
-  const started: Started[] = []
+  const started: RunningService[] = []
+  const own: Partial<Record<ServiceName, OwnServer>> = {}
   const addresses: object[] = []
   const errors: unknown[] = []
   const stop = async (): Promise<void> => {
@@ -109,9 +118,10 @@ export async function startStack<S extends ServiceName>({
           try {
             const since = Date.now()
             await guardReady()
-            const service = await start(failed.signal, say)
+            const { service, addresses: found } = await start(failed.signal, say)
             started.push(service)
-            addresses.push(service.addresses)
+            own[name] = service
+            addresses.push(found)
             say(`ready (${((Date.now() - since) / 1000).toFixed(1)} s)`)
           } catch (error) {
             errors.push(error)
@@ -128,5 +138,5 @@ export async function startStack<S extends ServiceName>({
     await stop()
     throw errors[0]
   }
-  return Object.assign({ stop }, ...addresses) as Stack<S>
+  return Object.assign({ stop, own }, ...addresses) as Stack<S>
 }

@@ -29,6 +29,13 @@ export interface ServiceSettings {
 
 export interface RunningService {
   readonly ports: readonly number[]
+  /** Where it keeps its data. */
+  readonly directory: string
+  /** Ends the server; its data stays. */
+  halt(): Promise<void>
+  /** After `halt`: starts it again on its ports and its data. @throws StackError when it does not answer in time */
+  resume(): Promise<void>
+  /** Ends the server, and removes its data. */
   stop(): Promise<void>
 }
 
@@ -40,27 +47,41 @@ export async function startService(settings: ServiceSettings, signal: AbortSigna
     const ports: number[] = []
     while (ports.length < settings.ports) ports.push(await getPort({ host: HOST, reserve: true }))
     const { command, args, options = {} } = await settings.prepare(directory, ports)
-    const fd = openSync(log, 'w', 0o600)
-    const guarded = spawnGuarded(command, args, { ...options, stdio: ['ignore', fd, fd] })
-    closeSync(fd)
+    const spawn = (): GuardedProcess => {
+      const fd = openSync(log, 'a', 0o600)
+      const spawned = spawnGuarded(command, args, { ...options, stdio: ['ignore', fd, fd] })
+      closeSync(fd)
+      return spawned
+    }
+    let guarded = spawn()
+    const halt = (): Promise<void> => stopGuarded(guarded)
     const stop = async (): Promise<void> => {
-      await stopGuarded(guarded)
+      await halt()
       rmSync(directory, { recursive: true, force: true, maxRetries: 5 })
     }
+    const resume = async (): Promise<void> => {
+      guarded = spawn()
+      const flaw = await untilAnswers(settings, guarded, ports, signal)
+      if (flaw !== undefined) throw didNotStart(settings, flaw, readFileSync(log, 'utf8'))
+    }
     const flaw = await untilAnswers(settings, guarded, ports, signal)
-    if (flaw === undefined) return { ports, stop }
+    if (flaw === undefined) return { ports, directory, halt, resume, stop }
     await stop()
     signal.throwIfAborted()
     const text = readFileSync(log, 'utf8')
     if (PORT_TAKEN.test(text) && attempt < ATTEMPTS) continue
-    const last = text
-      .trimEnd()
-      .split('\n')
-      .slice(-LOG_LINES)
-      .map((line) => `  ${line}`)
-      .join('\n')
-    throw new StackError(`${settings.name} did not start: ${flaw}. The last lines of its log:\n${last}`)
+    throw didNotStart(settings, flaw, text)
   }
+}
+
+function didNotStart({ name }: ServiceSettings, flaw: string, log: string): StackError {
+  const last = log
+    .trimEnd()
+    .split('\n')
+    .slice(-LOG_LINES)
+    .map((line) => `  ${line}`)
+    .join('\n')
+  return new StackError(`${name} did not start: ${flaw}. The last lines of its log:\n${last}`)
 }
 
 /** @returns why it does not answer, or nothing when it does */

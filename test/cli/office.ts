@@ -25,6 +25,7 @@ export interface Running {
   /** The same for standard error. */
   notes(text: string): Promise<void>
   readonly finished: Promise<Finished>
+  /** Ends it as nothing can that it could answer to. */
   kill(): void
 }
 

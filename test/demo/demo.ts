@@ -1,6 +1,6 @@
 /**
- * `npm start` as a process, on the servers of this test run: with a database, topics, task queue and state directory of its own,
- * and a mark in the environment of all that it starts.
+ * `npm start` as a process: on servers of its own, or on those of this test run with a database, topics and task queue of its own;
+ * with a state directory of its own, and a mark in the environment of all that it starts.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -17,6 +17,15 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const MARK = 'START_TEST_MARK'
 /** A busy machine takes long to start eight processes. */
 const READY_WITHIN_MS = 240_000
+
+const NO_SERVERS = { KEYTURN_POSTGRES_URL: '', KEYTURN_KAFKA_BROKERS: '', KEYTURN_TEMPORAL_ADDRESS: '' }
+const sharedServers = async (id: string) => ({
+  KEYTURN_POSTGRES_URL: await createDatabase(),
+  KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+  KEYTURN_TEMPORAL_ADDRESS: inject('temporalAddress'),
+  KEYTURN_TOPIC_PREFIX: `start${id}.`,
+  KEYTURN_TASK_QUEUE: `start-${id}`,
+})
 
 export interface Demo {
   readonly child: ChildProcess
@@ -40,22 +49,17 @@ export interface Demo {
 export async function startDemo(
   how: 'npm' | 'node',
   args: readonly string[],
-  { state, place = state }: { readonly state: string; readonly place?: string },
+  {
+    state,
+    place = state,
+    servers = 'shared',
+  }: { readonly state: string; readonly place?: string; readonly servers?: 'shared' | 'own' },
 ): Promise<Demo> {
   const id = randomBytes(6).toString('hex')
   const command = how === 'npm' ? ['npm', 'start', '--', ...args] : [process.execPath, 'infra/start.mjs', ...args]
   const child = spawn(command[0] ?? '', command.slice(1), {
     cwd: ROOT,
-    env: {
-      ...process.env,
-      [MARK]: id,
-      KEYTURN_STATE: state,
-      KEYTURN_POSTGRES_URL: await createDatabase(),
-      KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
-      KEYTURN_TEMPORAL_ADDRESS: inject('temporalAddress'),
-      KEYTURN_TOPIC_PREFIX: `start${id}.`,
-      KEYTURN_TASK_QUEUE: `start-${id}`,
-    },
+    env: { ...process.env, [MARK]: id, KEYTURN_STATE: state, ...(servers === 'own' ? NO_SERVERS : await sharedServers(id)) },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }

@@ -166,12 +166,13 @@ test('servers that the environment names are used as they are, not started and n
   vi.stubEnv('KEYTURN_KAFKA_BROKERS', 'k1.example:9092, k2.example:9092')
   vi.stubEnv('KEYTURN_TEMPORAL_ADDRESS', 'temporal.example:7233')
   const before = onLinux ? familyOf(process.pid).map(({ pid }) => pid) : []
-  const { stop, ...addresses } = await startStack({ services: ['postgres', 'kafka', 'temporal'], progress: 'silent' })
+  const { stop, own, ...addresses } = await startStack({ services: ['postgres', 'kafka', 'temporal'], progress: 'silent' })
   expect(addresses).toEqual({
     postgresUrl: 'postgres://me@db.example/keyturn',
     kafkaBrokers: ['k1.example:9092', 'k2.example:9092'],
     temporalAddress: 'temporal.example:7233',
   })
+  expect(own).toEqual({})
   await stop()
   if (onLinux) expect(familyOf(process.pid).filter(({ pid }) => !before.includes(pid))).toEqual([])
 })
