@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { type CredentialId, DEFAULT_POLICY, type RotationStage, randomBase62, type ScheduledAs } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createClient } from '../../registry/clients.ts'
@@ -15,7 +16,7 @@ let clientId = ''
 beforeAll(async () => {
   db = await openTestDatabase()
   ;({ clientId } = await createClient(db, { name: 'Acme', contacts: [], at: at(0), actor: 'test' }))
-  const policies = ['due', 'waves', 'ranks'].map((name) => ({ name, select: { labels: { policy: name } } }))
+  const policies = ['due', 'waves', 'ranks', 'kept'].map((name) => ({ name, select: { labels: { policy: name } } }))
   await applyPolicies(db, { policies, order: 'file', prune: false, at: at(0), actor: 'test' })
 })
 afterAll(() => db.close())
@@ -105,6 +106,17 @@ test('places are from 0 to 1, ordered by rank', async () => {
   expect(places[0]).toBeGreaterThanOrEqual(0)
   expect(new Set(places).size).toBe(21)
   expect(await countCredentials(db, 'ranks')).toBe(20)
+})
+
+test('a place comes from the id of its credential alone: it is the same in each cycle, whatever changes, and in a registry made anew', async () => {
+  const credentialId = await make('kept')
+  const fromId = Number.parseInt(createHash('md5').update(credentialId).digest('hex').slice(0, 7), 16) / 2 ** 28
+  expect(await placeOfRank(db, 'kept', 0)).toBe(fromId)
+  await db.query(`update credentials set name = 'renamed', scopes = '{read}', current_since = $2 where credential_id = $1`, [
+    credentialId,
+    at(0),
+  ])
+  expect(await placeOfRank(db, 'kept', 0)).toBe(fromId)
 })
 
 test('how the waves fare, what failed last, how many are open', async () => {
