@@ -8,6 +8,8 @@ import { listAudit, verifyAudit } from '../../registry/audit.ts'
 import { redeemSuccessor } from '../../registry/claims.ts'
 import { compromiseKey } from '../../registry/keys.ts'
 import { incidentReport } from '../../registry/leak-report.ts'
+import { applyPolicies } from '../../registry/policies.ts'
+import type { runPolicy } from '../../workflows/index.ts'
 import type { ServedApi } from '../support/api.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
@@ -87,6 +89,20 @@ async function monitored() {
   await house.reached(rotation.rotationId, 'monitoring')
   const { newKeyId } = await house.rotation(rotation.rotationId)
   return { ...credential, ...rotation, newKeyId: newKeyId as KeyId, newToken: await house.claimNewKey(rotation.rotationId) }
+}
+
+/** Makes its key old, and a policy for it alone that would rotate it at once. @returns the policy's name */
+async function dueNow(credentialId: CredentialId): Promise<string> {
+  const name = `due-${credentialId.slice(4).toLowerCase()}`
+  const long = new Date(Date.now() - 100 * 86_400_000)
+  await house.db.query('update credentials set current_since = $2, labels = $3 where credential_id = $1', [
+    credentialId,
+    long,
+    JSON.stringify({ of: name }),
+  ])
+  const policies = [{ name, select: { labels: { of: name } }, rate: '9999999/s', regretWindow: '0s' }]
+  await applyPolicies(house.db, { policies, order: 'keep', prune: false, at: new Date(), actor: 'test' })
+  return name
 }
 
 const statesOf = async (credentialId: CredentialId) =>
@@ -322,6 +338,28 @@ describe('a key in a running rotation', () => {
       }
     },
   )
+
+  test('G6: a leak and the schedule of a policy at the same instant: whoever is first, the key dies, and one new key is left', async () => {
+    for (let i = 0; i < 3; i++) {
+      const { token, credentialId, keyId } = await house.credential(TRADING)
+      const policy = await dueNow(credentialId)
+      const reporting = report(api, { token })
+      await new Promise((resolve) => setTimeout(resolve, i * 12))
+      const workflowId = `run/${policy}`
+      const { taskQueue } = house.config
+      const run = await house.client.workflow.start<typeof runPolicy>('runPolicy', { workflowId, taskQueue, args: [{ policy }] })
+      const [{ leakId }, { started, joined }] = await Promise.all([reporting, run.result()])
+      const done = await closed(house, leakId)
+      expect([done.rotation?.oldKeyId, done.rotation?.trigger, done.refusals.length]).toEqual([keyId, 'leak', 3])
+      expect(started + joined).toBeLessThanOrEqual(1)
+      expect(await statesOf(credentialId)).toEqual(['1 compromised retired', '2 active current'])
+      expect(await openRotations(credentialId)).toHaveLength(0)
+      expect(house.verdicts(token)).toEqual([false, false, false])
+      const trail = await listAudit(house.db, { rotationId: done.rotation?.rotationId ?? '', limit: 100 })
+      const actors = trail.filter(({ action }) => /requested|taken-over/.test(action)).map(({ actor }) => actor)
+      expect([[`leak/${leakId}`], [`policy:${policy}`, `leak/${leakId}`]]).toContainEqual(actors.toSorted().reverse())
+    }
+  })
 
   test.each([
     ['introducing', 120_000],
