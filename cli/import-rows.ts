@@ -10,6 +10,8 @@ import { UsageFailure } from './failure.ts'
 /** Bytes. The longest row that could be imported has a sixth of it. */
 const LONGEST_LINE = 65_536
 const NEWLINE = 10
+/** Characters that the parser is given at once: it takes line by line more slowly. */
+const FED_AT_ONCE = 32_768
 
 export interface Flaw {
   readonly line: number
@@ -135,8 +137,15 @@ function jsonItem({ line, text }: Line): FileItem {
 async function* readCsv(start: Line, others: AsyncIterable<Line>): AsyncGenerator<FileItem> {
   const { CsvError, parse } = await import('csv-parse')
   async function* texts(): AsyncGenerator<string> {
-    yield `${start.text}\n`
-    for await (const { text } of others) yield `${text}\n`
+    let some = `${start.text}\n`
+    for await (const { text } of others) {
+      if (some.length > FED_AT_ONCE) {
+        yield some
+        some = ''
+      }
+      some += `${text}\n`
+    }
+    yield some
   }
   const parser = parse({
     info: true,

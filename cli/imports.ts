@@ -103,8 +103,11 @@ async function examine(path: string, { acceptWeak }: ImportOptions, contract: Co
   for await (const item of readFileRows(path)) {
     const row = rowOf(item, now, contract)
     if (row === undefined) continue
-    if ('message' in row) flaws.add(row)
-    else {
+    if ('message' in row) {
+      flaws.add(row)
+      // The same would be wrong with each row.
+      if (item.kind === 'header') break
+    } else {
       const weak = acceptWeak === true ? undefined : contract.weaknessOf(row.key)
       const message =
         flawOf(row.line, row.key) ?? (weak === undefined ? undefined : `${weak}; --accept-weak imports it all the same`)

@@ -166,8 +166,8 @@ async function write(
   const given = JSON.stringify(rows)
   // Its use is known from today on, whatever its age.
   await tx.query(
-    `insert into credentials (credential_id, client_id, name, environment, scopes, policy, created_at)
-     select "credentialId", "clientId", name, environment, scopes, policy, $2 from ${ROWS}`,
+    `insert into credentials (credential_id, client_id, name, environment, scopes, policy, created_at, current_since)
+     select "credentialId", "clientId", name, environment, scopes, policy, $2, created from ${ROWS}`,
     [given, at],
   )
   await tx.query(
@@ -178,7 +178,7 @@ async function write(
   )
   await tx.query(
     `insert into audit (seq, at, actor, action, subject, revision, detail, prev_hash, hash)
-     select 0, $2, $3, 'client.created', client_id, null::bigint, jsonb_build_object('name', name, 'imported', true), '', ''
+     select 0, $2::timestamptz, $3, 'client.created', client_id, null::bigint, jsonb_build_object('name', name, 'imported', true), '', ''
        from unnest($4::text[], $5::text[]) m (client_id, name)
      union all select 0, $2, $3, 'credential.created', "credentialId", null,
        jsonb_build_object('name', name, 'environment', environment, 'scopes', scopes, 'labels', '{}'::jsonb, 'imported', true), '', '' from ${ROWS}
