@@ -10,7 +10,7 @@ export const isWrappedKek = (text: string): boolean => WRAPPED.test(text)
 
 /** The key comes back in the answer: without TLS it would be on the network. */
 export const TRANSIT_PATTERN =
-  '^(https://|http://(localhost|127[.]0[.]0[.]1|\\[::1\\])[:/])[^\\s?#]*/[A-Za-z0-9_./-]+/[A-Za-z0-9_.-]+$'
+  '^(https://|http://(localhost|127[.]0[.]0[.]1|\\[::1\\])[:/])[^\\s?#@]*/[A-Za-z0-9_./-]+/[A-Za-z0-9_.-]+$'
 
 /** Why a key could not be unwrapped, for a person. `away`: a later try may help. */
 export class TransitError extends Error {
