@@ -7,6 +7,7 @@ import type { CredentialId } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { verifyAudit } from '../../registry/audit.ts'
 import { keysOfCredential } from '../../registry/keys.ts'
+import { readTables } from '../integration/places.ts'
 import { eventually } from '../support/house.ts'
 import { type Office, openOffice } from './office.ts'
 
@@ -219,8 +220,12 @@ test(`G4, G7: ${MANY} keys: stopped in the middle, and gone on with by the same 
   expect(await verifyAudit(house.db)).toMatchObject({ ok: true })
 })
 
-test('G5: no token was in what the commands said', () => {
+test('G5: no token was in what the commands said, nor is one in a table', async () => {
   expect(office.printed.length).toBeGreaterThan(10)
   const said = office.printed.join('\n')
   expect(tokens.filter((token) => said.includes(token))).toEqual([])
+  const some = tokens.slice(0, 20)
+  const tables = await readTables(office.house.db)
+  expect(tables.length).toBeGreaterThan(MANY)
+  expect(tables.filter(({ bytes }) => some.some((token) => bytes.includes(token))).map(({ place }) => place)).toEqual([])
 })
