@@ -310,7 +310,7 @@ function readKeks(text: string, flaws: string[]): Sections['kek'] {
   const texts = splitKeks(text)
   const [kek = Buffer.alloc(0), previousKek, ...more] = texts.map((each) => Buffer.from(each, 'base64'))
   if (texts.some(isWrappedKek)) flaws.push('KEYTURN_KEK: is wrapped; KEYTURN_KEK_TRANSIT says who unwraps it')
-  else if ([kek, previousKek].some((each) => each !== undefined && each.length !== KEK_BYTES) && texts.length > 0)
+  else if (text !== '' && [kek, previousKek].some((each) => each !== undefined && each.length !== KEK_BYTES))
     flaws.push('KEYTURN_KEK: not 32 bytes in base64; `openssl rand -base64 32` makes one')
   if (more.length > 0) flaws.push('KEYTURN_KEK: more than two; `keyturn reseal` first, then the old one can go')
   if (previousKek?.equals(kek) === true) flaws.push('KEYTURN_KEK: the same key twice')

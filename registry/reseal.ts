@@ -38,6 +38,13 @@ export interface Resealed {
   readonly left: readonly SealedUnder[]
 }
 
+interface Reseal {
+  readonly sealer: Sealer
+  readonly reason?: string
+  readonly at: Date
+  readonly actor: string
+}
+
 /** How many secrets one transaction moves. */
 const PAGE = 500
 
@@ -45,56 +52,56 @@ const PAGE = 500
  * Moves what is sealed under another key that the sealer has to its first one. May be stopped, and called again; several may at once.
  * @param input.within ms after which no further page is begun
  */
-export async function reseal(
-  db: Database,
-  input: { sealer: Sealer; reason?: string; at: Date; actor: string; within: number },
-): Promise<Resealed> {
-  const [kekId, ...old] = input.sealer.kekIds
+export async function reseal(db: Database, input: Reseal & { within: number }): Promise<Resealed> {
+  const [kekId] = input.sealer.kekIds
   const giveUp = performance.now() + input.within
   let resealed = 0
   let moved = PAGE
   while (moved === PAGE && performance.now() < giveUp) {
-    moved = await resealPage(db, input.sealer, old)
+    moved = await resealPage(db, input)
     resealed += moved
   }
   const left = (await sealedUnder(db)).filter((other) => other.kekId !== kekId)
-  if (resealed > 0 && !left.some((other) => old.includes(other.kekId))) {
-    const { at, actor, reason } = input
-    const detail = { from: old, ...(reason === undefined ? {} : { reason }) }
-    await db.tx((tx) => appendAudit(tx, { at, actor, action: 'secrets.resealed', subject: kekId, detail }))
-  }
   return { kekId, resealed, left }
 }
 
 /**
  * A claim's code changes with the key that it is derived from. The one that the client has been sent goes on to hand its secret out;
- * a reminder sends the new one. Index claims_by_kek, then the primary key.
+ * a reminder sends the new one. One page at a time, so that one of them is the last, and writes the change down. Index claims_by_kek, then
+ * the primary key.
  */
-function resealPage(db: Database, sealer: Sealer, old: readonly string[]): Promise<number> {
+function resealPage(db: Database, { sealer, reason, at, actor }: Reseal): Promise<number> {
+  const [kekId, ...old] = sealer.kekIds
   return db.tx(async (tx) => {
+    await tx.query(`select pg_advisory_xact_lock(hashtext('keyturn reseal'))`)
     const { rows } = await tx.query<{ claim_id: string; key_id: KeyId; kek_id: string; nonce: Buffer; ciphertext: Buffer }>(
       `select claim_id, key_id, kek_id, nonce, ciphertext from claims where state = 'open' and kek_id = any($1)
-       limit $2 for no key update skip locked`,
+       limit $2 for no key update`,
       [old, PAGE],
     )
     if (rows.length === 0) return 0
-    const moved = rows.map(({ claim_id, key_id, kek_id: kekId, nonce, ciphertext }) => ({
+    const moved = rows.map(({ claim_id, key_id, kek_id, nonce, ciphertext }) => ({
       claimId: claim_id,
       code: claimCodeSha256(sealer, claim_id),
-      ...sealer.seal(sealer.open({ kekId, nonce, ciphertext }, key_id), key_id),
+      ...sealer.seal(sealer.open({ kekId: kek_id, nonce, ciphertext }, key_id), key_id),
     }))
     await tx.query(
       `update claims set kek_id = $1, nonce = m.nonce, ciphertext = m.ciphertext, code_sha256 = m.code,
          former_codes = array_append(former_codes, code_sha256)
        from unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[]) m (claim_id, code, nonce, ciphertext) where claims.claim_id = m.claim_id`,
       [
-        sealer.kekIds[0],
+        kekId,
         moved.map(({ claimId }) => claimId),
         moved.map(({ code }) => code),
         moved.map(({ nonce }) => nonce),
         moved.map(({ ciphertext }) => ciphertext),
       ],
     )
+    const more = await tx.query(`select from claims where state = 'open' and kek_id = any($1) limit 1`, [old])
+    if (more.rowCount === 0) {
+      const detail = { from: old, ...(reason === undefined ? {} : { reason }) }
+      await appendAudit(tx, { at, actor, action: 'secrets.resealed', subject: kekId, detail })
+    }
     return rows.length
   })
 }

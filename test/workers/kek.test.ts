@@ -149,5 +149,5 @@ test('a key in a file: only its owner may read it; two lines are two keys', asyn
   expect(flawsOf([first, second, newKek()].join())).toThrow('KEYTURN_KEK: more than two')
   expect(flawsOf(`${first},${first}`)).toThrow('KEYTURN_KEK: the same key twice')
   expect(flawsOf(`${first},c2hvcnQ=`)).toThrow('KEYTURN_KEK: not 32 bytes in base64')
-  expect(flawsOf(' , ')).toThrow('KEYTURN_KEK: not set')
+  expect(flawsOf(' , ')).toThrow('KEYTURN_KEK: not 32 bytes in base64')
 })
