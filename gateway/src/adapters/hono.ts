@@ -39,7 +39,10 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
       const ended = new AbortController()
       const stop = gateway.follow(info, answer.key.keyId, () => ended.abort(), scopes)
       const { readable, writable } = new TransformStream()
-      c.res.body.pipeTo(writable, { signal: ended.signal }).then(stop, stop)
+      // Its key has ended: so does the stream, without an error for the server to print.
+      const finish = (error: unknown) => (ended.signal.aborted ? writable.close() : writable.abort(error))
+      const piped = c.res.body.pipeTo(writable, { signal: ended.signal, preventAbort: true }).catch(finish)
+      piped.then(stop, stop)
       c.res = new Response(readable, c.res)
     }
   }

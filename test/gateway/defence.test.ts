@@ -1,0 +1,158 @@
+/** Floods, nonsense, and what is told of a decision. */
+
+import { createVerify, KeyCache } from '@keyturn/gateway'
+import { trace } from '@opentelemetry/api'
+import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { createAuthenticate } from '../../gateway/src/authenticate.ts'
+import { BadTokens, networkOf } from '../../gateway/src/bad-tokens.ts'
+import { traced } from '../../gateway/src/tracing.ts'
+import { UsageWindow } from '../../gateway/src/usage-window.ts'
+import { runsOf } from '../support/runs.ts'
+import { bearer, issueKey, NOW, TestClock } from './support.ts'
+
+function open(limits: { perSecond?: number; mostAddresses?: number; mostHeld?: number } = {}) {
+  const clock = new TestClock()
+  const cache = new KeyCache()
+  const keys = {
+    good: issueKey(),
+    revoked: issueKey({ state: 'deactivated' }),
+    expired: issueKey({ expiresAt: new Date(NOW).toISOString() }),
+  }
+  for (const { record } of Object.values(keys)) cache.apply(record)
+  const usage = new UsageWindow(NOW)
+  const badTokens = new BadTokens({ perSecond: 2, clock: clock.read, ...limits })
+  const authenticate = createAuthenticate({
+    verify: createVerify(cache, ['prod']),
+    usage: { count: (keyId, outcome, source) => usage.count(keyId, outcome, clock.now, source) },
+    clock: clock.read,
+    freshness: () => 'fresh',
+    failClosed: () => false,
+    retryAfterSeconds: 5,
+    onOutcome: () => undefined,
+    badTokens,
+  })
+  const held = (token: string, address: string) => {
+    const answer = authenticate({ ...bearer(token), address })
+    return answer.accepted ? 'accepted' : (answer.holdMs ?? 0)
+  }
+  return { authenticate, held, clock, keys, usage, badTokens }
+}
+
+describe('a flood of bad tokens', () => {
+  test('from one address has its refusals held back past the limit, all alike; right keys and other addresses never', () => {
+    const { authenticate, held, keys, clock, badTokens } = open()
+    const bad = [issueKey().token, keys.revoked.token, keys.expired.token, 'nonsense', 'x'.repeat(600)]
+    const first = Array.from({ length: 10 }, (_, i) => held(bad[i % bad.length] ?? '', '192.0.2.1'))
+    expect(first).toEqual(Array.from({ length: 10 }, () => 0))
+    const answers = bad.map((token) => authenticate({ ...bearer(token), address: '192.0.2.1' }))
+    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
+    expect(answers[0]).toMatchObject({ accepted: false, problem: { code: 'invalid-key', status: 401 }, holdMs: 1_000 })
+    expect(held(keys.good.token, '192.0.2.1')).toBe('accepted')
+    expect(held('nonsense', '192.0.2.2')).toBe(0)
+    expect(badTokens.limited).toBe(5)
+    clock.now += 1_000
+    expect([1, 2, 3].map(() => held('nonsense', '192.0.2.1'))).toEqual([0, 0, 1_000])
+  })
+
+  test('from one network of IPv6 counts as one, IPv4 inside IPv6 as IPv4', () => {
+    expect(networkOf('2001:db8::1')).toBe(networkOf('2001:0DB8:0:0:ffff::2'))
+    expect(networkOf('2001:db8:0:1::1')).not.toBe(networkOf('2001:db8::1'))
+    expect(networkOf('::1')).toBe('0:0:0:0')
+    const { held } = open()
+    for (let i = 0; i < 10; i++) held('nonsense', `2001:db8::${i}`)
+    expect(held('nonsense', '2001:db8::ffff')).toBe(1_000)
+    for (let i = 0; i < 10; i++) held('nonsense', '::ffff:192.0.2.1')
+    expect(held('nonsense', '192.0.2.1')).toBe(1_000)
+  })
+
+  test('from ever new addresses is remembered within bounds, and holds back within bounds', () => {
+    const { held, badTokens } = open({ mostAddresses: 100, mostHeld: 3 })
+    for (let i = 0; i < 5_000; i++) held('nonsense', `10.0.${i >> 8}.${i & 255}`)
+    expect(badTokens.addresses).toBe(100)
+    const flood = Array.from({ length: 20 }, () => held('nonsense', '192.0.2.1'))
+    expect(flood.filter((ms) => ms === 1_000)).toHaveLength(3)
+  })
+
+  test('leaves nothing in the usage that is reported', () => {
+    const { authenticate, usage } = open()
+    for (let i = 0; i < 2_000; i++)
+      authenticate({ ...bearer(issueKey().token, `bot ${i}`), address: `10.0.${i >> 8}.${i & 255}` })
+    expect(usage.size).toBe(0)
+  })
+})
+
+describe('whatever is sent', () => {
+  const { count, seed, text } = runsOf({ few: 3_000, many: 100_000 })
+  const { authenticate, keys } = open()
+  const [brand = '', environment = '', keyId = '', rest = ''] = keys.good.token.split('_')
+  /** Right keys with something wrong about them, and anything at all. */
+  const near = fc
+    .tuple(fc.nat(keys.good.token.length - 1), fc.string({ unit: 'binary', minLength: 1, maxLength: 3 }))
+    .map(([at, other]) => keys.good.token.slice(0, at) + other + keys.good.token.slice(at + 1))
+  const token = fc.oneof(
+    near,
+    fc.string({ unit: 'binary', maxLength: 700 }),
+    fc.string({ unit: 'grapheme', maxLength: 80 }),
+    fc.constantFrom(
+      keys.revoked.token,
+      keys.good.token.toUpperCase(),
+      keyId,
+      rest,
+      `${brand}_${environment}_${keyId}_`,
+      `${keys.good.token}\0`,
+    ),
+  )
+  const field = fc.oneof(
+    token,
+    token.map((it) => `Bearer ${it}`),
+    token.map((it) => `bearer\t${it}`),
+    fc.array(
+      token.map((it) => `Bearer ${it}`),
+      { maxLength: 3 },
+    ),
+    fc.constant(undefined),
+  )
+  const headers = fc.record({ authorization: field, 'x-api-key': field, 'user-agent': field })
+
+  test(`is an answer, never an exception, and never accepted (${text})`, () => {
+    const property = fc.property(headers, fc.oneof(fc.ipV4(), fc.ipV6(), token), (given, address) => {
+      const shown = [given.authorization, given['x-api-key']].flat().filter((it) => it !== undefined)
+      const right = shown.some((it) => it.replace(/^(bearer +)?[ \t]*/i, '').replace(/[ \t]+$/, '') === keys.good.token)
+      fc.pre(!right)
+      const answer = authenticate({ headers: given, address })
+      return !answer.accepted && answer.problem.status === 401
+    })
+    fc.assert(property, { numRuns: count, seed })
+  })
+})
+
+test('a right key with blanks of other alphabets around it is another key', () => {
+  const { authenticate, keys } = open()
+  const { token } = keys.good
+  for (const shown of [`${token}\u00a0`, `\u00a0${token}`, `${token}\u3000`, `${token}\ufeff`, `${token}\v`]) {
+    expect(authenticate(bearer(shown)).accepted).toBe(false)
+    expect(authenticate({ headers: { 'x-api-key': shown }, address: undefined }).accepted).toBe(false)
+  }
+  expect(authenticate({ headers: { 'x-api-key': `\t${token} ` }, address: undefined }).accepted).toBe(true)
+})
+
+test('G5: a span per decision says what became of it and which key it was, and nothing of what was shown', () => {
+  const exporter = new InMemorySpanExporter()
+  const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
+  expect(trace.getTracer('nobody set one up').startSpan('x').isRecording()).toBe(false)
+  const { authenticate, keys } = open()
+  const observed = traced(provider.getTracer('test'), authenticate)
+  for (const shown of [keys.good.token, keys.revoked.token, 'nonsense']) observed(bearer(shown))
+  observed(bearer(keys.good.token), ['trade:write'])
+  const spans = exporter.getFinishedSpans()
+  expect(spans.map(({ name, attributes }) => [name, attributes])).toEqual([
+    ['keyturn.authenticate', { 'keyturn.outcome': 'accepted', 'keyturn.key_id': keys.good.record.keyId }],
+    ['keyturn.authenticate', { 'keyturn.outcome': 'invalid-key' }],
+    ['keyturn.authenticate', { 'keyturn.outcome': 'invalid-key' }],
+    ['keyturn.authenticate', { 'keyturn.outcome': 'missing-scope' }],
+  ])
+  const told = JSON.stringify(spans.map(({ name, attributes, events, status }) => ({ name, attributes, events, status })))
+  for (const { token } of Object.values(keys)) expect(told).not.toContain(token.split('_')[3])
+})

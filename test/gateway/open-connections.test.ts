@@ -1,0 +1,191 @@
+/** Connections that stay open: checked when they begin, ended with their key. */
+import { once } from 'node:events'
+import { createServer, type IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { createAdaptorServer } from '@hono/node-server'
+import { createProxy, type GatewayServer, startServer } from '@keyturn/gateway'
+import { keyturn as forHono } from '@keyturn/gateway/hono'
+import { keyturn, keyturnUpgrade } from '@keyturn/gateway/node'
+import { Hono } from 'hono'
+import { streamSSE } from 'hono/streaming'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { WebSocket, WebSocketServer } from 'ws'
+import { eventually, type IssuedKey, issueKey, keyMessage } from './support.ts'
+import { answer, ask, listen, openWorld, shut, type World } from './world.ts'
+
+let world: World
+beforeAll(async () => {
+  world = await openWorld()
+})
+afterAll(() => world.close())
+
+async function newKey(overrides: Parameters<typeof issueKey>[0] = {}): Promise<IssuedKey> {
+  const key = issueKey(overrides)
+  await world.publish(keyMessage(key.record))
+  await eventually(
+    'the gateway has the key',
+    () => world.gateway.cache.get(key.record.keyId),
+    (it) => it !== undefined,
+  )
+  return key
+}
+
+/** Publishes that the key is deactivated. @returns when the gateway had applied it, in `performance.now()` */
+async function deactivate({ record }: IssuedKey): Promise<() => number | undefined> {
+  let appliedAt: number | undefined
+  world.gateway.cache.watch(record.keyId, () => {
+    appliedAt = performance.now()
+  })
+  await world.publish(keyMessage({ ...record, state: 'deactivated', revision: 2 }, 'keyturn.key.deactivated'))
+  return () => appliedAt
+}
+
+const upgraded: IncomingMessage[] = []
+const sockets = new WebSocketServer({ noServer: true })
+const echo = (request: IncomingMessage, socket: Duplex, head: Buffer): void =>
+  sockets.handleUpgrade(request, socket, head, (open) => {
+    upgraded.push(request)
+    open.on('message', (data) => open.send(data))
+  })
+
+async function openProxy(): Promise<{ url: URL; server: GatewayServer }> {
+  const api = createServer((request, response) => void answer(request, response))
+  api.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (request.url === '/none') socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nX-Api: yes\r\n\r\nno')
+    else echo(request, socket, head)
+  })
+  world.onClose(() => shut(api))
+  const { gateway, log } = world
+  const proxy = createProxy({ gateway, upstream: await listen(api), trustedProxies: 0, upstreamTimeoutMs: 5_000, log })
+  const server = await startServer({ gateway, proxy, listen: { host: '127.0.0.1', port: 0 }, idleMs: 30_000, log })
+  world.onClose(() => server.close())
+  return { url: new URL(server.url), server }
+}
+
+async function openNode(): Promise<{ url: URL }> {
+  const { gateway } = world
+  const server = createServer(keyturn({ gateway }, (request, response) => answer(request, response)))
+  server.on('upgrade', keyturnUpgrade({ gateway }, echo))
+  world.onClose(() => shut(server))
+  return { url: await listen(server) }
+}
+
+async function openHono(): Promise<{ url: URL }> {
+  const app = new Hono()
+  app.get('/events', forHono({ gateway: world.gateway }), (c) =>
+    streamSSE(c, async (stream) => {
+      await stream.writeSSE({ data: 'first' })
+      await new Promise((resolve) => stream.onAbort(() => resolve(undefined)))
+    }),
+  )
+  const server = createAdaptorServer({ fetch: app.fetch })
+  world.onClose(() => server.close())
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  return { url: new URL(`http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`) }
+}
+
+const connect = (url: URL, key: IssuedKey, path = '/'): WebSocket =>
+  new WebSocket(new URL(path, `ws://${url.host}`), { headers: { authorization: `Bearer ${key.token}`, 'keyturn-client': 'me' } })
+
+describe.each([
+  ['the reverse proxy', openProxy],
+  ['node:http', openNode],
+])('a WebSocket through %s', (_, open) => {
+  test('carries messages both ways, knows who calls, and is closed within a second of its key', async () => {
+    const { url } = await open()
+    const key = await newKey()
+    const socket = connect(url, key)
+    await once(socket, 'open')
+    const big = Buffer.alloc(200_000, 'x')
+    const echoed = once(socket, 'message')
+    socket.send(big)
+    expect(((await echoed)[0] as Buffer).equals(big)).toBe(true)
+    const request = upgraded.at(-1)
+    expect(request?.headers['keyturn-client']).toBe(key.record.clientId)
+    expect(JSON.stringify(request?.rawHeaders)).not.toContain(key.token)
+    const closed = once(socket, 'close').then(() => performance.now())
+    const appliedAt = await deactivate(key)
+    expect((await closed) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
+  })
+
+  test('is refused like any other request', async () => {
+    const { url } = await open()
+    const before = upgraded.length
+    const refused = connect(url, issueKey())
+    refused.on('error', () => undefined)
+    const [, response] = (await once(refused, 'unexpected-response')) as [unknown, IncomingMessage]
+    expect([response.statusCode, response.headers['www-authenticate']]).toEqual([401, 'Bearer'])
+    expect(await response.toArray().then((parts) => JSON.parse(Buffer.concat(parts as Buffer[]).toString()))).toMatchObject({
+      code: 'invalid-key',
+    })
+    expect(upgraded).toHaveLength(before)
+  })
+})
+
+describe.each([
+  ['the reverse proxy', openProxy],
+  ['node:http', openNode],
+  ['Hono', openHono],
+])('an event stream through %s', (_, open) => {
+  test('is cut off within a second of its key', async () => {
+    const { url } = await open()
+    const key = await newKey()
+    const response = await fetch(new URL('/events', url), { headers: { authorization: `Bearer ${key.token}` } })
+    const reader = response.body?.getReader()
+    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe('data: first\n\n')
+    const ended = (async () => {
+      while ((await reader?.read())?.done === false);
+    })().then(
+      () => performance.now(),
+      () => performance.now(),
+    )
+    const appliedAt = await deactivate(key)
+    expect((await ended) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
+  })
+})
+
+test('a WebSocket ends when its key expires', async () => {
+  const { url } = await openProxy()
+  const key = await newKey({ expiresAt: new Date(Date.now() + 2_000).toISOString() })
+  const socket = connect(url, key)
+  await once(socket, 'open')
+  await once(socket, 'close')
+  expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(key.record.expiresAt ?? '') - 50)
+})
+
+test('what the API answers instead of a WebSocket is passed on, and counted when it is a refusal', async () => {
+  const { url } = await openProxy()
+  const counted = async () =>
+    Number(/^keyturn_gateway_upstream_refusals_total (\d+)$/m.exec(await world.gateway.metrics.metrics())?.[1])
+  const before = await counted()
+  const refused = connect(url, world.keys.good, '/none')
+  refused.on('error', () => undefined)
+  const [, response] = (await once(refused, 'unexpected-response')) as [unknown, IncomingMessage]
+  expect([response.statusCode, response.headers['x-api']]).toEqual([403, 'yes'])
+  expect(Buffer.concat((await response.toArray()) as Buffer[]).toString()).toBe('no')
+  expect(await counted()).toBe(before + 1)
+})
+
+test('an offer of another protocol is answered as a plain request', async () => {
+  const { url } = await openProxy()
+  const fields = ['Connection', 'Upgrade, HTTP2-Settings', 'Upgrade', 'h2c', 'X-API-Key', world.keys.good.token]
+  const answered = await ask(url, fields)
+  expect([answered.status, (JSON.parse(answered.body) as { headers: object }).headers]).toEqual([
+    200,
+    expect.objectContaining({ 'keyturn-key-id': [world.keys.good.record.keyId] }),
+  ])
+})
+
+test('draining lets a WebSocket go on until its patience is over', async () => {
+  const { url, server } = await openProxy()
+  const socket = connect(url, world.keys.good)
+  await once(socket, 'open')
+  const drained = server.drain(300)
+  const echoed = once(socket, 'message')
+  socket.send('still there')
+  await echoed
+  const closed = once(socket, 'close')
+  expect(await drained).toBe(false)
+  await closed
+})
