@@ -1,4 +1,4 @@
-import { EnvironmentSchema, type KeyId, Labels, ScopePattern } from '@keyturn/contract'
+import { EnvironmentSchema, type KeyId, Labels } from '@keyturn/contract'
 import Type from 'typebox'
 import { claimCode } from '../registry/claims.ts'
 import { createCredential, getCredential } from '../registry/credentials.ts'
@@ -7,10 +7,11 @@ import { openRotationOf } from '../registry/rotations.ts'
 import { lastUses, readEvidence } from '../registry/usage.ts'
 import { withinTime } from './dependencies.ts'
 import { operator } from './operator.ts'
+import { AllowInput, checkAddresses } from './permissions.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { type Api, given, isoOf, OPERATOR_SECURITY } from './routes.ts'
-import { ClientIdSchema, CredentialBody, CredentialIdSchema, Input, Name, Problems } from './schemas.ts'
+import { ClientIdSchema, CredentialBody, CredentialIdSchema, Input, Name, Problems, Scopes } from './schemas.ts'
 
 /** How long the claim of a new credential can be used. */
 const CLAIM_LIFETIME_MS = 7 * 86_400_000
@@ -41,10 +42,8 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
         body: Input({
           name: Name,
           environment: EnvironmentSchema,
-          scopes: Type.Array(Type.String({ pattern: ScopePattern, maxLength: 100, description: 'a scope like orders:read' }), {
-            maxItems: 100,
-            uniqueItems: true,
-          }),
+          scopes: Scopes,
+          allow: Type.Optional(AllowInput),
           kind: Type.Optional(Type.String({ maxLength: 20, description: 'bearer' })),
           labels: Type.Optional(Labels),
         }),
@@ -52,7 +51,8 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       },
     },
     async (request, reply) => {
-      const { name, environment, scopes, labels = {}, kind = 'bearer' } = request.body
+      const { name, environment, scopes, allow, labels = {}, kind = 'bearer' } = request.body
+      checkAddresses(allow?.addresses)
       if (kind !== 'bearer') {
         throw new ApiError('invalid-request', 'The only kind of credential is bearer.', [
           { path: '/kind', message: 'must be bearer' },
@@ -63,7 +63,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       const { actor } = operator(request)
       const { brand } = config
       const clientId = request.params.id
-      const what = { clientId, name, environment, scopes, labels }
+      const what = { clientId, name, environment, scopes, allow, labels }
       const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
       const claim = claimCode(sealer, made.claimId)
       const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
@@ -110,6 +110,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
         name: credential.name,
         environment: credential.environment,
         scopes: [...credential.scopes],
+        ...given('allow', credential.allow),
         labels: credential.labels,
         kind: credential.kind,
         createdAt: credential.createdAt.toISOString(),

@@ -1,5 +1,6 @@
 /** What goes in and comes out, as JSON Schema. Inputs refuse unknown fields. */
 import {
+  Allow,
   CLIENT_ID_PATTERN,
   type ClientId,
   CREDENTIAL_ID_PATTERN,
@@ -24,6 +25,7 @@ import {
   ROTATION_STAGES,
   type RolloverId,
   type RotationId,
+  ScopePattern,
   ScopeSchema,
   Selector,
   Timestamp,
@@ -103,12 +105,18 @@ export const StragglerSchema = Type.Object({
   lastAt: Timestamp,
 })
 
+export const Scopes = Type.Array(
+  Type.String({ pattern: ScopePattern, maxLength: 100, description: 'a scope like orders:read' }),
+  { maxItems: 100, uniqueItems: true },
+)
+
 export const CredentialBody = Type.Object({
   credentialId: CredentialIdSchema,
   clientId: ClientIdSchema,
   name: Type.String(),
   environment: EnvironmentSchema,
   scopes: Type.Array(ScopeSchema),
+  allow: Type.Optional(Allow),
   labels: Labels,
   kind: Type.Literal('bearer'),
   createdAt: Timestamp,

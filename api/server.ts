@@ -17,6 +17,7 @@ import { leakRoutes } from './leaks.ts'
 import { metricsRoutes } from './metrics.ts'
 import { requireOperator } from './operator.ts'
 import { orderRoutes } from './orders.ts'
+import { permissionRoutes } from './permissions.ts'
 import { policyRoutes } from './policies.ts'
 import type { ApiDeps } from './ports.ts'
 import { answerErrorsWithProblems, sendProblem, toProblem } from './problems.ts'
@@ -78,6 +79,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     refuseStrayKeys(operated)
     clientRoutes(operated, deps)
     credentialRoutes(operated, deps)
+    permissionRoutes(operated, deps)
     rotationRoutes(operated, deps)
     orderRoutes(operated, deps)
     rotationEventRoutes(operated, deps)

@@ -8,6 +8,7 @@ export interface CredentialAnswer {
   readonly name: string
   readonly environment: string
   readonly scopes: readonly string[]
+  readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[] }
   readonly policy?: string
   readonly rotationId?: string
   readonly keys: readonly {

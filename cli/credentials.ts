@@ -4,6 +4,7 @@ import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
 import { collectWords } from './options.ts'
 import { plain, table } from './output.ts'
+import { permissionsCommand } from './permissions.ts'
 import { clock, credentialText } from './rendering.ts'
 
 interface CreateOptions {
@@ -11,6 +12,8 @@ interface CreateOptions {
   readonly name: string
   readonly environment: string
   readonly scope?: readonly string[]
+  readonly address?: readonly string[]
+  readonly method?: readonly string[]
   readonly label?: Readonly<Record<string, string>>
 }
 
@@ -39,6 +42,9 @@ const withLabel = (term: string, before: Record<string, string> = {}): Record<st
   return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
 }
 
+const restriction = (addresses: readonly string[] | undefined, methods: readonly string[] | undefined): object =>
+  addresses === undefined && methods === undefined ? {} : { allow: { addresses, methods } }
+
 export function credentialCommands(): Command {
   return new Command('credential')
     .description('what clients hold: one slot, and its keys over time')
@@ -48,11 +54,19 @@ export function credentialCommands(): Command {
         .requiredOption('--name <name>')
         .addOption(new Option('--environment <environment>').choices(ENVIRONMENTS).makeOptionMandatory())
         .option('--scope <scope>', 'what its keys may do; may be given more than once, or with commas', collectWords)
+        .option('--address <block>', 'from where alone: an address or a CIDR block; may be given more than once', collectWords)
+        .option('--method <method>', 'with which HTTP methods alone; may be given more than once', collectWords)
         .option('--label <name=value>', 'for selectors: team=rates; may be given more than once', withLabel)
         .action(
-          withApi(async ({ api, output }, { client, name, environment, scope = [], label }: CreateOptions) => {
+          withApi(async ({ api, output }, { client, name, environment, scope = [], address, method, label }: CreateOptions) => {
             const path = `/v1/clients/${encodeURIComponent(client)}/credentials`
-            const created = await api.post<Created>(path, { name, environment, scopes: scope, labels: label })
+            const created = await api.post<Created>(path, {
+              name,
+              environment,
+              scopes: scope,
+              labels: label,
+              ...restriction(address, method),
+            })
             output.result(created, () =>
               [
                 `${created.credentialId}  key ${created.keyId}`,
@@ -64,6 +78,7 @@ export function credentialCommands(): Command {
           }),
         ),
     )
+    .addCommand(permissionsCommand())
     .addCommand(
       command('unused', 'list those that nobody has used for 90 days')
         .option('--after <credential>', 'those after this one')

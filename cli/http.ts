@@ -12,6 +12,7 @@ export interface Api {
   /** The same with many JSON objects, one a line. */
   postLines<T>(path: string, lines: string): Promise<T>
   put<T>(path: string, body: object): Promise<T>
+  patch<T>(path: string, body: object): Promise<T>
   delete<T>(path: string): Promise<T>
   /** An answer that is not JSON. */
   text(path: string): Promise<string>
@@ -53,6 +54,9 @@ export function createApi({ api, token }: Settings): Api {
     },
     put<T>(path: string, body: object) {
       return json<T>(path, { method: 'PUT', headers: JSON_BODY, body: JSON.stringify(body) })
+    },
+    patch<T>(path: string, body: object) {
+      return json<T>(path, { method: 'PATCH', headers: JSON_BODY, body: JSON.stringify(body) })
     },
     delete<T>(path: string) {
       return json<T>(path, { method: 'DELETE' })

@@ -65,6 +65,8 @@ export function credentialText(credential: CredentialAnswer): string {
     `client      ${credential.clientId}`,
     `scopes      ${credential.scopes.join(' ')}`,
   ]
+  if (credential.allow?.addresses !== undefined) lines.push(`addresses   ${credential.allow.addresses.join(' ')}`)
+  if (credential.allow?.methods !== undefined) lines.push(`methods     ${credential.allow.methods.join(' ')}`)
   if (credential.policy !== undefined) lines.push(`policy      ${credential.policy}`)
   if (credential.rotationId !== undefined) lines.push(`rotation    ${credential.rotationId}`)
   const rows = credential.keys.map((key) => [

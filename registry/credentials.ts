@@ -1,4 +1,12 @@
-import { type ClientId, type CredentialId, type Environment, type KeyId, type Labels, randomBase62 } from '@keyturn/contract'
+import {
+  type Allow,
+  type ClientId,
+  type CredentialId,
+  type Environment,
+  type KeyId,
+  type Labels,
+  randomBase62,
+} from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import type { Database } from './database.ts'
 import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
@@ -12,6 +20,7 @@ export interface Credential {
   readonly name: string
   readonly environment: Environment
   readonly scopes: readonly string[]
+  readonly allow?: Allow
   readonly labels: Labels
   readonly kind: 'bearer'
   /** The name of its policy. */
@@ -24,6 +33,7 @@ export interface NewCredential {
   readonly name: string
   readonly environment: Environment
   readonly scopes: readonly string[]
+  readonly allow?: Allow | undefined
   readonly labels?: Labels
   readonly brand: string
   readonly sealer: Sealer
@@ -41,22 +51,22 @@ export async function createCredential(
   input: NewCredential,
 ): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId: string }> {
   const credentialId = `crd_${randomBase62(16)}` as CredentialId
-  const { clientId, name, environment, scopes, labels = {}, at, actor } = input
+  const { clientId, name, environment, scopes, allow, labels = {}, at, actor } = input
   try {
     return await db.tx(async (tx) => {
       const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
       if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
       const policy = await policyForNew(tx, { clientId, environment, scopes, labels })
       await tx.query(
-        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8)',
-        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at],
+        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at, allow) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)',
+        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at, allow],
       )
       await appendAudit(tx, {
         at,
         actor,
         action: 'credential.created',
         subject: credentialId,
-        detail: { name, environment, scopes, labels },
+        detail: { name, environment, scopes, labels, ...(allow === undefined ? {} : { allow }) },
       })
       const expiryMs = policy?.rotation.expiryMs
       const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current', ...expiring(at, expiryMs) })
@@ -76,12 +86,12 @@ export async function createCredential(
 
 /** Primary key. */
 export async function getCredential(db: Database, credentialId: string): Promise<Credential | undefined> {
-  const [row] = await db.query<Omit<Credential, 'policy'> & { policy: string | null }>(
-    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, labels, kind, policy, created_at as "createdAt"
+  const [row] = await db.query<Omit<Credential, 'policy' | 'allow'> & { policy: string | null; allow: Allow | null }>(
+    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, allow, labels, kind, policy, created_at as "createdAt"
      from credentials where credential_id = $1`,
     [credentialId],
   )
   if (row === undefined) return undefined
-  const { policy, ...credential } = row
-  return policy === null ? credential : { ...credential, policy }
+  const { policy, allow, ...credential } = row
+  return { ...credential, ...(policy === null ? {} : { policy }), ...(allow === null ? {} : { allow }) }
 }

@@ -1,5 +1,6 @@
 /** Rows of the table `keys`, and the one way in which they come to be and change. */
 import {
+  type Allow,
   type ClientId,
   type CredentialId,
   type Environment,
@@ -30,6 +31,7 @@ export interface KeyRow {
   readonly clientId: ClientId
   readonly environment: Environment
   readonly scopes: string[]
+  readonly allow?: Allow
   readonly version: number
   readonly state: KeyState
   readonly standing: Standing
@@ -42,13 +44,15 @@ export interface KeyRow {
   readonly expiresAt?: Date
   readonly sunsetAt?: Date
   readonly successor?: number
+  /** When its sunset was first announced. */
+  readonly deprecatedAt?: Date
   readonly createdAt: Date
 }
 
 /** The statement that reads keys; what is asked for comes after it. */
 export const SELECT_KEYS = `
-select k.key_id, k.credential_id, c.client_id, c.environment, c.scopes, k.version, k.state, k.standing, k.revision, k.event,
-  k.published_revision, k.verifier, k.not_before, k.expires_at, k.sunset_at, k.successor, k.created_at
+select k.key_id, k.credential_id, c.client_id, c.environment, c.scopes, c.allow, k.version, k.state, k.standing, k.revision, k.event,
+  k.published_revision, k.verifier, k.not_before, k.expires_at, k.sunset_at, k.successor, k.deprecated_at, k.created_at
 from keys k join credentials c using (credential_id)`
 
 interface SqlKey {
@@ -57,6 +61,7 @@ interface SqlKey {
   client_id: ClientId
   environment: Environment
   scopes: string[]
+  allow: Allow | null
   version: number
   state: KeyState
   standing: Standing
@@ -68,6 +73,7 @@ interface SqlKey {
   expires_at: Date | null
   sunset_at: Date | null
   successor: number | null
+  deprecated_at: Date | null
   created_at: Date
 }
 
@@ -89,6 +95,8 @@ const toRow = (sql: SqlKey): KeyRow => ({
   ...(sql.expires_at === null ? {} : { expiresAt: sql.expires_at }),
   ...(sql.sunset_at === null ? {} : { sunsetAt: sql.sunset_at }),
   ...(sql.successor === null ? {} : { successor: sql.successor }),
+  ...(sql.deprecated_at === null ? {} : { deprecatedAt: sql.deprecated_at }),
+  ...(sql.allow === null ? {} : { allow: sql.allow }),
 })
 
 /** Reads keys: `where` begins with `where` or `join`, and names the index it relies on where it is written. */
@@ -123,6 +131,8 @@ export const toKeyRecord = (row: KeyRow): KeyRecord => ({
   ...(row.expiresAt === undefined ? {} : { expiresAt: row.expiresAt.toISOString() }),
   ...(row.sunsetAt === undefined ? {} : { sunsetAt: row.sunsetAt.toISOString() }),
   ...(row.successor === undefined ? {} : { successor: row.successor }),
+  ...(row.deprecatedAt === undefined ? {} : { deprecatedAt: row.deprecatedAt.toISOString() }),
+  ...(row.allow === undefined ? {} : { allow: row.allow }),
 })
 
 export interface NewKey {
@@ -153,6 +163,12 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
   const notBefore = new Date(input.at.getTime() - CLOCK_SKEW_MS)
   const token = newToken({ brand: input.brand, environment: input.environment, keyId })
   const verifier: Verifier = { kind: 'bearer', sha256: tokenSha256(token) }
+  // A change of the credential's permissions waits for this key, or this key for that. Primary key.
+  const credential = await first<{ permissions: number }>(
+    tx,
+    'select permissions from credentials where credential_id = $1 for share',
+    [input.credentialId],
+  )
   // Before the audit log's head is locked.
   const hmsl = await hmslHash(token)
   await appendAudit(tx, {
@@ -165,8 +181,8 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
     ...(input.rotationId === undefined ? {} : { rotationId: input.rotationId }),
   })
   await tx.query(
-    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, hmsl_hash, not_before, expires_at, rotation_id, created_at)
-     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9, $10)`,
+    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, hmsl_hash, not_before, expires_at, rotation_id, created_at, permissions)
+     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9, $10, $11)`,
     [
       keyId,
       input.credentialId,
@@ -178,6 +194,7 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
       input.expiresAt,
       input.rotationId,
       input.at,
+      credential?.permissions ?? 1,
     ],
   )
   const sealed = input.sealer.seal(token, keyId)
@@ -203,6 +220,8 @@ export interface KeyChange {
   readonly state: KeyState
   readonly sunsetAt?: Date
   readonly successor?: number
+  /** Which of its credential's permissions it tells from now on. */
+  readonly permissions?: number
 }
 
 export interface ChangedBy {
@@ -231,14 +250,12 @@ export async function changeKey(tx: Tx, row: KeyRow, change: KeyChange, by: Chan
     ...(by.rotationId === undefined ? {} : { rotationId: by.rotationId }),
   })
   try {
-    await tx.query('update keys set event = $2, state = $3, sunset_at = $4, successor = $5, revision = $6 where key_id = $1', [
-      row.keyId,
-      change.event,
-      change.state,
-      change.sunsetAt,
-      change.successor,
-      revision,
-    ])
+    await tx.query(
+      `update keys set event = $2, state = $3, sunset_at = $4, successor = $5, revision = $6, permissions = coalesce($7, permissions),
+         deprecated_at = case when $4::timestamptz is null then null else coalesce(deprecated_at, $8) end
+       where key_id = $1`,
+      [row.keyId, change.event, change.state, change.sunsetAt, change.successor, revision, change.permissions, by.at],
+    )
   } catch (error) {
     if (sqlState(error) !== SQL_STATES.illegalTransition) throw error
     throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state} and can not become ${change.state}`, {

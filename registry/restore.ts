@@ -168,7 +168,7 @@ async function adopt(tx: Tx, { keyId, event: last, record }: PublishedKey, input
 }
 
 async function ensureOwner(tx: Tx, record: KeyRecord, { at, actor, reason }: RecoverInput): Promise<void> {
-  const { clientId, credentialId, environment, scopes } = record
+  const { clientId, credentialId, environment, scopes, allow } = record
   const entered = async (subject: ClientId | CredentialId, inserted: number | null, action: string): Promise<void> => {
     if (inserted === 1) await appendAudit(tx, { at, actor, action, subject, detail: { reason, recovered: true } })
   }
@@ -178,8 +178,8 @@ async function ensureOwner(tx: Tx, record: KeyRecord, { at, actor, reason }: Rec
   )
   await entered(clientId, client.rowCount, 'client.created')
   const credential = await tx.query(
-    `insert into credentials (credential_id, client_id, name, environment, scopes, created_at) values ($1, $2, $3, $4, $5, $6) on conflict do nothing`,
-    [credentialId, clientId, `recovered ${credentialId}`, environment, scopes, at],
+    `insert into credentials (credential_id, client_id, name, environment, scopes, allow, created_at) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
+    [credentialId, clientId, `recovered ${credentialId}`, environment, scopes, allow, at],
   )
   await entered(credentialId, credential.rowCount, 'credential.created')
 }

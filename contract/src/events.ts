@@ -13,6 +13,7 @@ export const KEY_EVENT_TYPES = [
   'keyturn.key.compromised',
   'keyturn.key.suspended',
   'keyturn.key.reinstated',
+  'keyturn.key.updated',
   'keyturn.key.destroyed',
 ] as const
 export type KeyEventType = (typeof KEY_EVENT_TYPES)[number]

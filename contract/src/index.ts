@@ -1,4 +1,5 @@
 /** What crosses a process border. Imports nothing of ours; everyone may import it. */
+export * from './address-block.ts'
 export * from './base62.ts'
 export * from './duration.ts'
 export * from './environment.ts'

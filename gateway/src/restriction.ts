@@ -1,10 +1,7 @@
 /** From where, and with which methods, the keys of a credential may be used: the key record's `allow`, ready to be asked. */
-import { BlockList, isIP } from 'node:net'
-import type { Allow } from '@keyturn/contract'
+import { BlockList } from 'node:net'
+import { type Allow, parseAddressBlock } from '@keyturn/contract'
 import { cleanAddress } from './sources.ts'
-
-const familyOf = (address: string): 'ipv4' | 'ipv6' | undefined =>
-  ({ 4: 'ipv4', 6: 'ipv6' })[isIP(address)] as 'ipv4' | 'ipv6' | undefined
 
 /**
  * @param blocks addresses and CIDR blocks, IPv4 and IPv6
@@ -13,14 +10,11 @@ const familyOf = (address: string): 'ipv4' | 'ipv6' | undefined =>
 export function addressList(blocks: readonly string[]): BlockList {
   const list = new BlockList()
   for (const block of blocks) {
-    const [address = '', prefix, ...rest] = block.split('/')
-    const family = familyOf(address)
-    const bits = prefix === undefined ? undefined : Number(prefix)
-    if (family === undefined || rest.length > 0 || (bits !== undefined && !(bits <= (family === 'ipv4' ? 32 : 128)))) {
+    const parsed = parseAddressBlock(block)
+    if (parsed === undefined)
       throw new RangeError(`"${block}" is neither an address nor a CIDR block such as 192.0.2.0/24 or 2001:db8::/32`)
-    }
-    if (bits === undefined) list.addAddress(address, family)
-    else list.addSubnet(address, bits, family)
+    if (parsed.prefix === undefined) list.addAddress(parsed.address, parsed.family)
+    else list.addSubnet(parsed.address, parsed.prefix, parsed.family)
   }
   return list
 }
@@ -28,8 +22,7 @@ export function addressList(blocks: readonly string[]): BlockList {
 /** IPv4 inside IPv6 counts as IPv4. What is no address is on no list. */
 export function listed(list: BlockList, address: string | undefined): boolean {
   const cleaned = cleanAddress(address)
-  const family = cleaned === undefined ? undefined : familyOf(cleaned)
-  return cleaned !== undefined && family !== undefined && list.check(cleaned, family)
+  return cleaned !== undefined && list.check(cleaned, cleaned.includes(':') ? 'ipv6' : 'ipv4')
 }
 
 export class Restriction {
