@@ -75,14 +75,21 @@ module.exports = {
     ...rule('infra/config[.]ts$', 'everyone imports the configuration', [CONTRACT]),
     ...rule('infra/log[.]ts$', 'everyone imports the log', [CONTRACT]),
     ...rule('infra/topics[.]ts$', 'whoever makes topics starts no process', [CONTRACT, SETTINGS]),
-    ...rule('cli/', 'the command is a client of the API', [CONTRACT, 'infra/', 'registry/', 'activities/', 'workers/']),
+    ...rule('cli/', 'the command is a client of the API', [
+      CONTRACT,
+      'gateway/',
+      'infra/',
+      'registry/',
+      'activities/',
+      'workers/',
+    ]),
     {
       name: 'cli-loads-the-control-plane-late',
       comment: 'only administrators’ commands load it, by a dynamic import; the others start without it, and without schemas',
       severity: 'error',
       from: { path: '^cli/' },
       to: {
-        path: '^(registry|activities|workers|infra)/|^contract/src/(index|events|key-record|leak-report|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
+        path: '^(gateway|registry|activities|workers|infra)/|^contract/src/(index|events|key-record|leak-report|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
         dynamic: false,
         dependencyTypesNot: ['type-only'],
       },

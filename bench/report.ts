@@ -5,6 +5,7 @@ import type { FleetFigures } from './fleet.ts'
 import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
 import type { PolicyFigures } from './policies.ts'
+import type { RequestFigures } from './requests.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
 import type { RotationFigures } from './rotations.ts'
 import type { ScanFigures } from './scan.ts'
@@ -41,6 +42,23 @@ const judged = (value: number, target: { atMost: number } | { atLeast: number })
   const good = 'atMost' in target ? value <= target.atMost : value >= target.atLeast
   const words = 'atMost' in target ? `at most ${target.atMost}` : `at least ${target.atLeast}`
   return `**${times(value)}** (target: ${words}; ${good ? 'met' : 'MISSED'})`
+}
+
+export function requestsReport(figures: RequestFigures): string {
+  const rows = [
+    ['without the plugin', us(figures.us.bare)],
+    ['**with the plugin**', us(figures.us.guarded)],
+    ['with the plugin, every other token one that no key has', us(figures.us.flooded)],
+  ]
+  return [
+    table(
+      ['one Fastify request, processor time of the server', `median of ${figures.rounds} rounds of ${count(figures.perRound)}`],
+      rows,
+    ),
+    '',
+    `- throughput with the plugin / without: ${judged(figures.ofBare, { atLeast: 0.9 })}`,
+    `- good requests among as many bad ones / among good ones: ${judged(figures.ofGood, { atLeast: 0.8 })}`,
+  ].join('\n')
 }
 
 export function verifyReport(figures: VerifyFigures): string {

@@ -22,12 +22,14 @@ import {
   loadReport,
   machine,
   policiesReport,
+  requestsReport,
   revocationReport,
   rotationsReport,
   scanReport,
   verifyReport,
   withFigures,
 } from './report.ts'
+import { measureRequests } from './requests.ts'
 import { measureRevocation } from './revocation.ts'
 import { measureRotations } from './rotations.ts'
 import { measureScan } from './scan.ts'
@@ -38,6 +40,7 @@ const README = fileURLToPath(new URL('./README.md', import.meta.url))
 /** Each measure in the order in which they run: those that want the machine for themselves come first. */
 const ALONE = {
   verify: async () => verifyReport(await measureVerify()),
+  requests: async () => requestsReport(await measureRequests()),
   scan: async () => scanReport(await measureScan()),
 }
 const WITH_KAFKA = { load: async ({ kafkaBrokers }: Stack) => loadReport(await measureLoad(kafkaBrokers)) }

@@ -35,6 +35,16 @@ export function gatewayCommands(): Command {
       ),
     )
     .addCommand(
+      new Command('auth')
+        .description(
+          'run the server that nginx, Caddy or HAProxy ask about a key; its settings are the KEYTURN_GATEWAY_… of gateway/README.md',
+        )
+        .action(async () => {
+          process.argv.splice(2, process.argv.length, 'auth')
+          await import('../gateway/src/main.ts')
+        }),
+    )
+    .addCommand(
       command('gone', 'declare that one will not come back: no receipt waits for it any longer')
         .argument('<gateway>')
         .requiredOption('--reason <text>', 'for the audit log')

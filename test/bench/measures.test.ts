@@ -11,11 +11,13 @@ import {
   loadReport,
   machine,
   policiesReport,
+  requestsReport,
   revocationReport,
   rotationsReport,
   verifyReport,
   withFigures,
 } from '../../bench/report.ts'
+import { measureRequests } from '../../bench/requests.ts'
 import { measureRevocation } from '../../bench/revocation.ts'
 import { measureRotations } from '../../bench/rotations.ts'
 import { distribution, quantile } from '../../bench/statistics.ts'
@@ -51,6 +53,11 @@ describe('each measure works', () => {
   test('verify', async () => {
     const figures = await measureVerify({ keys: 3_000, rounds: 2, perRound: 128 })
     expectWhole(figures, verifyReport(figures))
+  })
+
+  test('requests', async () => {
+    const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200 })
+    expectWhole(figures, requestsReport(figures))
   })
 
   test('load', async () => {
