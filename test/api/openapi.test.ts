@@ -11,6 +11,7 @@ const ROUTES = [
   'GET /v1/clients/{id}',
   'POST /v1/clients/{id}/credentials',
   'GET /v1/credentials/{id}',
+  'PATCH /v1/credentials/{id}',
   'POST /v1/credentials/{id}/rotations',
   'GET /v1/rotations',
   'GET /v1/rotations/{id}',

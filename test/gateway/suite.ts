@@ -124,7 +124,8 @@ export function behavesAsAGateway(name: string, world: () => World, open: () => 
       expect(headers['sunset']).toBe('Sun, 01 Feb 2026 00:00:00 GMT')
     })
 
-    test.runIf(traits.seesAnswers ?? false)('counts what the API behind refuses', async () => {
+    if (traits.seesAnswers !== true) return
+    test('counts what the API behind refuses', async () => {
       const { gateway, keys } = world()
       const counted = async () =>
         Number(/^keyturn_gateway_upstream_refusals_total (\d+)$/m.exec(await gateway.metrics.metrics())?.[1])
