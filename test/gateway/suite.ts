@@ -132,6 +132,7 @@ export function behavesAsAGateway(name: string, world: () => World, open: () => 
       const before = await counted()
       expect((await ask(new URL('/refused', front.url), bearer(keys.good.token))).status).toBe(401)
       await ask(front.url, bearer(keys.good.token))
+      await ask(front.orders, bearer(keys.good.token))
       expect(await counted()).toBe(before + 1)
     })
   })

@@ -4,6 +4,7 @@ import { createProxy, startServer } from '@keyturn/gateway'
 import { keyturn as forExpress } from '@keyturn/gateway/express'
 import { keyturn as forFastify } from '@keyturn/gateway/fastify'
 import { keyturn as forHono } from '@keyturn/gateway/hono'
+import type { Caller } from '@keyturn/gateway/node'
 import { keyturn as forNode } from '@keyturn/gateway/node'
 import express from 'express'
 import { fastify } from 'fastify'
@@ -55,10 +56,11 @@ behavesAsAGateway(
   () => world,
   () => {
     const app = express()
+    app.use(forExpress({ gateway: world.gateway }))
     app.use('/orders', forExpress({ gateway: world.gateway, scopes: WRITE }), (request, response) =>
       answer(request, response, request.keyturn?.keyId),
     )
-    app.use(forExpress({ gateway: world.gateway }), (request, response) => answer(request, response, request.keyturn?.keyId))
+    app.use((request, response) => answer(request, response, request.keyturn?.keyId))
     return serve(app)
   },
   { seesAnswers: true },
@@ -68,7 +70,7 @@ behavesAsAGateway(
   'the Hono middleware',
   () => world,
   async () => {
-    const app = new Hono<{ Bindings: HttpBindings }>()
+    const app = new Hono<{ Bindings: HttpBindings; Variables: { keyturn: Caller } }>()
     const see = async (raw: Request, caller: string): Promise<Response> => {
       const headers = Object.fromEntries([...raw.headers].map(([name, value]) => [name, [value]]))
       const { pathname, search } = new URL(raw.url)
@@ -76,8 +78,9 @@ behavesAsAGateway(
       const seen: Seen = { method: raw.method, url: pathname + search, headers, body, caller }
       return Response.json(seen, { status: pathname === '/refused' ? 401 : 200 })
     }
+    app.use(forHono({ gateway: world.gateway }))
     app.all('/orders', forHono({ gateway: world.gateway, scopes: WRITE }), (c) => see(c.req.raw, c.get('keyturn').keyId))
-    app.all('*', forHono({ gateway: world.gateway }), (c) => see(c.req.raw, c.get('keyturn').keyId))
+    app.all('*', (c) => see(c.req.raw, c.get('keyturn').keyId))
     const server = createAdaptorServer({ fetch: app.fetch })
     world.onClose(() => server.close())
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

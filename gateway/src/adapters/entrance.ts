@@ -6,7 +6,7 @@ import { decide } from '../decide.ts'
 import { endsHere } from '../forwarding.ts'
 import type { Gateway } from '../gateway.ts'
 import type { KeyEntry } from '../key-cache.ts'
-import { checkScopes } from '../permissions.ts'
+import { checkScopes, forbids } from '../permissions.ts'
 import type { RequestInfo } from '../request-info.ts'
 
 export interface AdapterOptions {
@@ -61,6 +61,9 @@ function beforeHead(response: ServerResponse, seen: (status: number) => void): v
   } as typeof writeHead
 }
 
+/** Requests that are in already, and whether it was we who refused them after all: a route may ask for more than the whole app. */
+const inside = new WeakMap<IncomingMessage, { readonly key: KeyEntry; refused: boolean }>()
+
 /** @param info of the request; it is read before the request is changed */
 export async function enter(
   { gateway }: AdapterOptions,
@@ -69,13 +72,21 @@ export async function enter(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<Entered> {
+  const before = inside.get(request)
+  if (before !== undefined) {
+    const problem = forbids(before.key, info, scopes)
+    before.refused = problem !== undefined
+    return problem === undefined ? { accepted: true, caller: before.key } : { accepted: false, problem, responseHeaders: {} }
+  }
   const answer = await decide(gateway, info, scopes)
   if (!answer.accepted) return answer
   const { key, responseHeaders } = answer
+  const entry = { key, refused: false }
+  inside.set(request, entry)
   rewriteFields(request, answer.identity)
   beforeHead(response, (status) => {
     for (const [name, value] of Object.entries(responseHeaders)) response.setHeader(name, value)
-    if (status === 401 || status === 403) gateway.refusedUpstream(key)
+    if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
     if (isEventStream(response)) {
       const stop = gateway.follow(info, key.keyId, () => response.destroy(), scopes)
       response.once('close', stop)

@@ -6,6 +6,8 @@ import type { IncomingMessage } from 'node:http'
 import type { Context, MiddlewareHandler } from 'hono'
 import { decide } from '../decide.ts'
 import { endsHere } from '../forwarding.ts'
+import type { KeyEntry } from '../key-cache.ts'
+import { forbids } from '../permissions.ts'
 import { type AdapterOptions, type Caller, refusal, scopesOf } from './entrance.ts'
 
 export interface HonoOptions extends AdapterOptions {
@@ -16,6 +18,9 @@ export interface HonoOptions extends AdapterOptions {
 const connection = ({ env }: Context): string | undefined =>
   (env as { incoming?: IncomingMessage } | undefined)?.incoming?.socket.remoteAddress
 
+/** Requests that are in already: a route may ask for more than the whole app. */
+const inside = new WeakMap<Context, { readonly key: KeyEntry; refused: boolean }>()
+
 export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { keyturn: Caller } }> {
   const { gateway, address = connection } = options
   const scopes = scopesOf(options)
@@ -23,6 +28,14 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     const { headers: given, method, url } = c.req.raw
     const { pathname, search, host } = new URL(url)
     const info = { headers: Object.fromEntries(given), address: address(c), method, url: pathname + search, authority: host }
+    const before = inside.get(c)
+    if (before !== undefined) {
+      const problem = forbids(before.key, info, scopes)
+      if (problem === undefined) return next()
+      before.refused = true
+      const { headers, body } = refusal({ accepted: false, problem, responseHeaders: {} })
+      return new Response(body, { status: problem.status, headers })
+    }
     const answer = await decide(gateway, info, scopes)
     if (!answer.accepted) {
       const { headers, body } = refusal(answer)
@@ -32,8 +45,10 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     for (const [name, value] of Object.entries(answer.identity)) headers.set(name, value)
     c.req.raw = new Request(c.req.raw, { headers })
     c.set('keyturn', answer.key)
+    const entry = { key: answer.key, refused: false }
+    inside.set(c, entry)
     await next()
-    if (c.res.status === 401 || c.res.status === 403) gateway.refusedUpstream(answer.key)
+    if ((c.res.status === 401 || c.res.status === 403) && !entry.refused) gateway.refusedUpstream(answer.key)
     for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
     if (c.res.body !== null && c.res.headers.get('content-type')?.startsWith('text/event-stream')) {
       const ended = new AbortController()

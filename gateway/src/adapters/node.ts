@@ -9,6 +9,8 @@ import { callerAddress } from '../forwarding.ts'
 import { answerUpgrade } from '../upgrade-answer.ts'
 import { type AdapterOptions, type Caller, enter, infoOf, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
+export type { Caller }
+
 export interface NodeOptions extends AdapterOptions {
   /** How many proxies before us are believed on `X-Forwarded-For`. 0. */
   readonly trustedProxies?: number
