@@ -6,6 +6,7 @@ import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
 import type { PolicyFigures } from './policies.ts'
 import type { RequestFigures } from './requests.ts'
+import type { ReplayFigures } from './replay.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
 import type { RotationFigures } from './rotations.ts'
 import type { ScanFigures } from './scan.ts'
@@ -76,6 +77,29 @@ export function verifyReport(figures: VerifyFigures): string {
     `- \`checkAPIKey\` alone / Keyturn with its look-up: ${judged(figures.fasterThanCheck, { atLeast: 2 })}`,
     `- prefixed-api-key with its look-up / Keyturn: ${times(figures.fasterThanPrefixed)}`,
     `- memory: ${count(figures.bytesPerKey)} bytes for each key`,
+  ].join('\n')
+}
+
+export function replayReport({ nonces, rounds, us: each, bytes, overMap, overSet }: ReplayFigures): string {
+  const row = (name: string, of: keyof ReplayFigures['us']): string[] => [
+    name,
+    us(each[of]),
+    count(1_000_000 / each[of]),
+    count(bytes[of]),
+  ]
+  return [
+    table(
+      [`one fresh nonce, ${count(nonces)} in memory`, `median of ${rounds} rounds`, 'a second', 'bytes for each'],
+      [
+        row('bare: look up and set in a Map', 'map'),
+        row('**Keyturn, in one process**', 'guard'),
+        row('bare: `SET NX PX` in Redis, 256 under way', 'redisSet'),
+        row('**Keyturn, over Redis, 256 under way**', 'redisGuard'),
+      ],
+    ),
+    '',
+    `- Keyturn in one process / Map: ${times(overMap)}`,
+    `- Keyturn over Redis / \`SET NX PX\`: ${times(overSet)}`,
   ].join('\n')
 }
 

@@ -15,6 +15,7 @@ import { type BenchHouse, openHouse } from './house.ts'
 import { measureLeaks } from './leaks.ts'
 import { measureLoad } from './load.ts'
 import { measurePolicies } from './policies.ts'
+import { measureReplay } from './replay.ts'
 import {
   baselinesReport,
   fleetReport,
@@ -23,6 +24,7 @@ import {
   machine,
   policiesReport,
   requestsReport,
+  replayReport,
   revocationReport,
   rotationsReport,
   scanReport,
@@ -41,6 +43,7 @@ const README = fileURLToPath(new URL('./README.md', import.meta.url))
 const ALONE = {
   verify: async () => verifyReport(await measureVerify()),
   requests: async () => requestsReport(await measureRequests()),
+  replay: async () => replayReport(await measureReplay()),
   scan: async () => scanReport(await measureScan()),
 }
 const WITH_KAFKA = { load: async ({ kafkaBrokers }: Stack) => loadReport(await measureLoad(kafkaBrokers)) }

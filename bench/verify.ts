@@ -4,12 +4,11 @@
  */
 import { hash, randomBytes } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { type KeyRecord, tokenSha256 } from '@keyturn/contract'
 import { createVerify, KeyCache } from '@keyturn/gateway'
 import { checkAPIKey, extractLongToken, extractShortToken, hashLongToken } from 'prefixed-api-key'
 import { recordOf, tokenOf } from './keys.ts'
+import { settledMemory } from './memory.ts'
 import { createRandom, median } from './statistics.ts'
 
 /** So many requests are timed at once: short enough that their strings are as fresh as those of a request. */
@@ -175,16 +174,4 @@ function prefixedKeys(count: number): { headers: Headers; hashes: Map<string, st
     hashes.set(short, hashLongToken(long))
   }
   return { headers, hashes }
-}
-
-/** Bytes in use, on the heap and in arrays beside it. */
-async function settledMemory(): Promise<number> {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as () => void
-  for (let i = 0; i < 3; i++) {
-    collect()
-    await nextTurn()
-  }
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
 }

@@ -2,7 +2,7 @@
 import type { LeakId } from '@keyturn/contract'
 import type { Database } from './database.ts'
 import { getLeak, type KnownUsage, USAGE_OF } from './leaks.ts'
-import { SOURCES_KEPT } from './usage.ts'
+import { SOURCES_KEPT } from './usage-limits.ts'
 
 export interface UsedFrom {
   readonly address: string

@@ -11,8 +11,9 @@ import type {
 } from '@keyturn/contract'
 import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
+import { countReplays, NO_REPLAYS } from './replays.ts'
+import { MOST, SOURCES_KEPT, storable } from './usage-limits.ts'
 
-export const SOURCES_KEPT = 20
 const STRAGGLERS_SHOWN = 20
 
 /** Up to where each partition of the usage topic has been counted: the offset that comes next. */
@@ -53,7 +54,14 @@ export async function applyUsage(db: Database, batch: UsageBatch): Promise<strin
     const counted = known === batch.notSince ? 0n : BigInt(known)
     if (BigInt(nextOffset) <= counted) return known
     const fresh = batch.reports.filter(({ offset }) => BigInt(offset) >= counted).map(({ report }) => report)
-    if (fresh.length > 0) await count(tx, fresh, await repetitions(tx, partition, fresh))
+    if (fresh.length > 0) {
+      const repeated = await repetitions(tx, partition, fresh)
+      await count(tx, fresh, repeated)
+      await countReplays(
+        tx,
+        fresh.filter((report) => !repeated.has(report)),
+      )
+    }
     await tx.query('update usage_offsets set next_offset = $2 where partition = $1', [partition, nextOffset])
     return nextOffset
   })
@@ -111,7 +119,7 @@ async function count(tx: Tx, reports: readonly UsageReport[], repeated: Readonly
   for (const report of reports) {
     const times = repeated.has(report) ? 0 : 1
     const counted: Counted = byKey.get(report.keyId) ?? {
-      counts: { accepted: 0, refused: 0, 'refused-upstream': 0, 'wrong-environment': 0, undecided: 0 },
+      counts: { accepted: 0, refused: 0, 'refused-upstream': 0, 'wrong-environment': 0, undecided: 0, ...NO_REPLAYS },
       sources: new Map(),
     }
     byKey.set(report.keyId, counted)
@@ -187,9 +195,7 @@ async function count(tx: Tx, reports: readonly UsageReport[], repeated: Readonly
   )
 }
 
-/** What fits the schema and not PostgreSQL must not stop the counting: a count beyond 64 bits, a NUL, the year 0. */
-const MOST = 1e12
-const storable = (text: string): string => text.replaceAll('\0', '')
+/** Nor the year 0. */
 const time = (text: string): string => new Date(Math.max(0, Date.parse(text))).toISOString()
 
 const earlier = (a: string | undefined, b: string): string => (a === undefined || Date.parse(b) < Date.parse(a) ? time(b) : a)

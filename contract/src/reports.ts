@@ -39,9 +39,31 @@ export type GatewayReport = Type.Static<typeof GatewayReport>
  * - `refused-upstream`: the gateway accepted it and the API behind answered 401 or 403
  * - `wrong-environment`: a key of another environment than the gateway's
  * - `undecided`: the gateway must not decide (stale and failClosed)
+ * - `replayed`, `stale`, `out-of-order`: rightly signed, but sent before, not within the window, or with a sequence number that is not next
  */
-export const USAGE_OUTCOMES = ['accepted', 'refused', 'refused-upstream', 'wrong-environment', 'undecided'] as const
+export const USAGE_OUTCOMES = [
+  'accepted',
+  'refused',
+  'refused-upstream',
+  'wrong-environment',
+  'undecided',
+  'replayed',
+  'stale',
+  'out-of-order',
+] as const
 export type UsageOutcome = (typeof USAGE_OUTCOMES)[number]
+/** What somebody may have sent who has heard a request and does not have the key. */
+export const REPLAY_OUTCOMES = ['replayed', 'stale', 'out-of-order'] as const satisfies readonly UsageOutcome[]
+export type ReplayOutcome = (typeof REPLAY_OUTCOMES)[number]
+export const isReplayOutcome = (outcome: UsageOutcome): outcome is ReplayOutcome =>
+  (REPLAY_OUTCOMES as readonly UsageOutcome[]).includes(outcome)
+
+const Source = Type.Object({
+  address: Type.String({ maxLength: 64 }),
+  userAgent: Type.String({ maxLength: 200 }),
+  count: Type.Integer({ minimum: 1 }),
+  lastAt: Timestamp,
+})
 
 export const UsageReport = Type.Object({
   gatewayId: GatewayIdSchema,
@@ -54,18 +76,13 @@ export const UsageReport = Type.Object({
       count: Type.Integer({ minimum: 1 }),
       firstAt: Timestamp,
       lastAt: Timestamp,
+      sources: Type.Optional(
+        Type.Array(Source, { maxItems: 3, description: 'of replayed, stale and out-of-order requests: who sent most of them' }),
+      ),
     }),
     { minItems: 1, maxItems: USAGE_OUTCOMES.length },
   ),
-  sources: Type.Array(
-    Type.Object({
-      address: Type.String({ maxLength: 64 }),
-      userAgent: Type.String({ maxLength: 200 }),
-      count: Type.Integer({ minimum: 1 }),
-      lastAt: Timestamp,
-    }),
-    { maxItems: 10, description: 'the busiest sources of this key in this window' },
-  ),
+  sources: Type.Array(Source, { maxItems: 10, description: 'the busiest sources of this key in this window' }),
   incarnation: Type.Optional(
     Type.String({ minLength: 1, maxLength: 64, description: 'of the gateway, as in its reports on the gateways topic' }),
   ),
@@ -89,6 +106,7 @@ export const ALERT_KINDS = [
   'key-expires',
   'credential-unused',
   'leak',
+  'replay',
 ] as const
 export type AlertKind = (typeof ALERT_KINDS)[number]
 

@@ -18,6 +18,9 @@ export const REQUEST_OUTCOMES: readonly RequestOutcome[] = [
   'refused',
   'wrong-environment',
   'undecided',
+  'replayed',
+  'stale',
+  'out-of-order',
   'unknown',
   'missing',
   'ambiguous',
@@ -135,7 +138,7 @@ export function createAuthenticate(options: AuthenticateOptions): Authenticate {
     const forbidden =
       outcome === 'accepted' && decision.outcome === 'accepted' ? forbids(decision.key, request, scopes) : undefined
     onOutcome(forbidden === undefined ? outcome : 'forbidden')
-    if (decision.outcome !== 'unknown' && outcome !== 'unknown') {
+    if (decision.outcome !== 'unknown' && decision.key !== undefined && outcome !== 'unknown') {
       // Also when it is forbidden: the key is right, and in use. What it may not do is no reason to roll back a rotation.
       usage.count(decision.key.keyId, outcome, {
         address: cleanAddress(request.address) ?? 'unknown',

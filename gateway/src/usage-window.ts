@@ -1,8 +1,17 @@
 /** What was counted since the last cut: per key the outcomes and the busiest sources. Bounded in memory. */
-import { type GatewayId, type KeyId, USAGE_OUTCOMES, type UsageOutcome, type UsageReport } from '@keyturn/contract'
+import {
+  type GatewayId,
+  isReplayOutcome,
+  type KeyId,
+  USAGE_OUTCOMES,
+  type UsageOutcome,
+  type UsageReport,
+} from '@keyturn/contract'
 
 /** In a report. */
 const TOP_SOURCES = 10
+/** Of each outcome that somebody else than the client may have caused. */
+const TOP_SUSPECTS = 3
 /** Followed per key, so that the busiest ten are found among more. */
 const SOURCES_PER_KEY = 50
 /** Followed over all keys. Past it only outcomes are counted, exactly. */
@@ -10,8 +19,10 @@ const SOURCES_IN_ALL = 100_000
 
 interface Count {
   count: number
-  firstAt: number
+  readonly firstAt: number
   lastAt: number
+  /** The key's; of replays and the like its own, for they need not be its client's. */
+  readonly sources: Map<string, Source>
 }
 interface Source {
   readonly address: string
@@ -51,13 +62,14 @@ export class UsageWindow {
       usage = { outcomes: new Map(), sources: new Map() }
       this.#keys.set(keyId, usage)
     }
-    const counted = usage.outcomes.get(outcome)
-    if (counted === undefined) usage.outcomes.set(outcome, { count: 1, firstAt: at, lastAt: at })
-    else {
-      counted.count += 1
-      counted.lastAt = at
+    let counted = usage.outcomes.get(outcome)
+    if (counted === undefined) {
+      counted = { count: 0, firstAt: at, lastAt: at, sources: isReplayOutcome(outcome) ? new Map() : usage.sources }
+      usage.outcomes.set(outcome, counted)
     }
-    if (source !== undefined) this.#countSource(usage.sources, source, at)
+    counted.count += 1
+    counted.lastAt = at
+    if (source !== undefined) this.#countSource(counted.sources, source, at)
   }
 
   #countSource(sources: Map<string, Source>, { address, userAgent }: SourceOfRequest, at: number): void {
@@ -88,7 +100,6 @@ export class UsageWindow {
 
   /** One report per key that was used. */
   *reports(gatewayId: GatewayId, to: number): Generator<UsageReport> {
-    const iso = (at: number): string => new Date(at).toISOString()
     for (const [keyId, { outcomes, sources }] of this.#keys) {
       yield {
         gatewayId,
@@ -98,13 +109,20 @@ export class UsageWindow {
         outcomes: USAGE_OUTCOMES.flatMap((outcome) => {
           const counted = outcomes.get(outcome)
           if (counted === undefined) return []
-          return [{ outcome, count: counted.count, firstAt: iso(counted.firstAt), lastAt: iso(counted.lastAt) }]
+          const { count, firstAt, lastAt } = counted
+          const suspects = isReplayOutcome(outcome) ? { sources: busiest(counted.sources, TOP_SUSPECTS) } : {}
+          return [{ outcome, count, firstAt: iso(firstAt), lastAt: iso(lastAt), ...suspects }]
         }),
-        sources: [...sources.values()]
-          .sort((a, b) => b.count - a.count || b.lastAt - a.lastAt)
-          .slice(0, TOP_SOURCES)
-          .map((source) => ({ ...source, lastAt: iso(source.lastAt) })),
+        sources: busiest(sources, TOP_SOURCES),
       }
     }
   }
 }
+
+const iso = (at: number): string => new Date(at).toISOString()
+
+const busiest = (sources: ReadonlyMap<string, Source>, most: number): UsageReport['sources'] =>
+  [...sources.values()]
+    .sort((a, b) => b.count - a.count || b.lastAt - a.lastAt)
+    .slice(0, most)
+    .map((source) => ({ ...source, lastAt: iso(source.lastAt) }))

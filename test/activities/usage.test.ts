@@ -1,4 +1,4 @@
-import type { Alert, EvidenceFact, RotationPolicy, TopicNames, UsageReport } from '@keyturn/contract'
+import type { Alert, EvidenceFact, GatewayId, RotationPolicy, TopicNames, UsageOutcome, UsageReport } from '@keyturn/contract'
 import fc from 'fast-check'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
@@ -6,6 +6,7 @@ import { type GatewayWatch, watchGateways } from '../../activities/gateway-watch
 import { createKafka, createPublisher, type Publisher } from '../../activities/kafka.ts'
 import { createPropagation } from '../../activities/propagation.ts'
 import { type Collector, startCollector } from '../../activities/usage.ts'
+import { UsageWindow } from '../../gateway/src/usage-window.ts'
 import type { Database } from '../../registry/database.ts'
 import { setDeadline } from '../../registry/rotations.ts'
 import { readEvidence, usageOffsets } from '../../registry/usage.ts'
@@ -467,6 +468,42 @@ describe('alerts', () => {
     ])
     expect(alerts[0]?.detail).toContain('192.0.2.9 (cron/3)')
     expect(alerts[0]?.detail.length).toBeLessThanOrEqual(500)
+  })
+
+  test('replays of a key: who, from where and how many, told at once and then every quarter of an hour at most', async () => {
+    const { credentialId, keyId } = await makeCredential(db)
+    const [collector, other] = await Promise.all([collect(), collect()])
+    const window = (ms: number, counts: Partial<Record<UsageOutcome, number>>): UsageReport[] => {
+      const usage = new UsageWindow(at(ms).getTime())
+      for (const [outcome, count] of Object.entries(counts) as [UsageOutcome, number][]) {
+        for (let i = 0; i < count; i++)
+          usage.count(keyId, outcome, at(ms).getTime(), { address: `192.0.2.${i % 4 === 0 ? 8 : 7}`, userAgent: 'curl/8' })
+      }
+      return [...usage.reports('gw-1' as GatewayId, at(ms + 1).getTime())]
+    }
+    const sweepAt = async (ms: number, counts: Partial<Record<UsageOutcome, number>>): Promise<void> => {
+      now = ms
+      await words.tell(...window(ms, counts))
+      await counted()
+      await Promise.all([collector.sweep(), other.sweep()])
+    }
+    await sweepAt(0, { accepted: 5, refused: 2 })
+    expect(alerts).toEqual([])
+    await sweepAt(60_000, { accepted: 2, replayed: 64, stale: 2 })
+    expect(alerts).toEqual([{ kind: 'replay', credentialId, detail: expect.stringContaining(keyId) }])
+    expect(alerts[0]?.detail).toContain('64 sent before, 2 outside of their window, from')
+    expect(alerts[0]?.detail).toMatch(/most from 192\.0\.2\.7 \(curl\/8\), 49 times; 192\.0\.2\.8 \(curl\/8\), 17 times: if/)
+    for (const minute of [2, 8, 15]) await sweepAt(minute * 60_000, { 'out-of-order': 1 })
+    expect(alerts).toHaveLength(1)
+    await sweepAt(16 * 60_000, {})
+    expect(alerts[1]?.detail).toContain('refused, 3 out of order, from')
+    await sweepAt(2 * HOUR, { accepted: 1 })
+    expect(alerts).toHaveLength(2)
+    // Whoever replays is not taken for somebody who uses the key.
+    const sources = await db.query<{ count: number }>('select sum(count)::int as count from key_sources where key_id = $1', [
+      keyId,
+    ])
+    expect(sources).toEqual([{ count: 5 + 2 + 2 + 1 }])
   })
 
   test('an alert that Kafka does not take is raised later; a client that has switched over causes none', async () => {

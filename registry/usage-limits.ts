@@ -1,0 +1,8 @@
+/** What is kept of usage reports, and what of them fits the schema and not PostgreSQL: that must not stop the counting. */
+
+/** Of a key. */
+export const SOURCES_KEPT = 20
+/** A count beyond it could leave 64 bits. */
+export const MOST = 1e12
+/** PostgreSQL stores no NUL. */
+export const storable = (text: string): string => text.replaceAll('\0', '')
