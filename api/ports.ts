@@ -61,6 +61,8 @@ export interface ApiDeps {
     /** Without a slash at the end. A function where the port is known only after listening. */
     readonly publicUrl: string | (() => string)
     readonly taskQueue: string
+    /** How long each key signs session tokens. */
+    readonly sessionKeyPeriodMs: number
     /** What gateways show, and what the answers to them are signed with. Without it there is no fallback. */
     readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } | undefined
   }

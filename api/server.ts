@@ -27,6 +27,8 @@ import { rolloverRoutes } from './rollovers.ts'
 import { rotationEventRoutes } from './rotation-events.ts'
 import { rotationRoutes } from './rotations.ts'
 import type { Api } from './routes.ts'
+import { sessionRoutes } from './sessions.ts'
+import { signingKeyRoutes } from './signing-keys.ts'
 import { refuseStrayKeys } from './stray-keys.ts'
 import { answerUnknownRoutes } from './unknown-routes.ts'
 import { unusedRoutes } from './unused.ts'
@@ -67,6 +69,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
     fallbackRoutes(open, deps)
+    sessionRoutes(open, deps)
     done()
   })
   api.register((reporting, _options, done) => {
@@ -85,6 +88,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     rotationEventRoutes(operated, deps)
     rolloverRoutes(operated, deps)
     gatewayRoutes(operated, deps)
+    signingKeyRoutes(operated, deps)
     policyRoutes(operated, deps)
     unusedRoutes(operated, deps)
     leakRoutes(operated, deps)
@@ -135,6 +139,7 @@ const OPENAPI = {
       operator: { type: 'http' as const, scheme: 'bearer', description: 'the operator token' },
       reporter: { type: 'http' as const, scheme: 'bearer', description: 'a token that can report leaks and do nothing else' },
       gateway: { type: 'http' as const, scheme: 'bearer', description: "the gateways' token" },
+      key: { type: 'http' as const, scheme: 'bearer', description: 'a key that is accepted' },
       oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
     },
   },

@@ -16,6 +16,7 @@ import { resealCommand } from './reseal.ts'
 import { rolloverCommands } from './rollovers.ts'
 import { emergencyCommand, rotateCommand, statusCommand } from './rotations.ts'
 import { scanCommand } from './scan.ts'
+import { signingKeyCommands } from './signing-keys.ts'
 
 export const everyCommand = (): Command[] => [
   clientCommands(),
@@ -30,6 +31,7 @@ export const everyCommand = (): Command[] => [
   scanCommand(),
   importCommands(),
   gatewayCommands(),
+  signingKeyCommands(),
   auditCommands(),
   republishCommand(),
   recoverCommand(),

@@ -98,6 +98,9 @@ export const VARIABLES = Type.Object({
     }),
   ),
   KEYTURN_SIGNING_KEY_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_SESSION_KEY_PERIOD: Type.Optional(
+    Type.String({ pattern: DURATION_PATTERN, description: 'how long each key signs session tokens, 1h or more; 30d unless set' }),
+  ),
   KEYTURN_LISTEN: Type.Optional(
     Type.String({
       pattern: HOST_PORT,
@@ -177,6 +180,7 @@ interface CommonConfig {
   readonly logLevel: string
   readonly startupWaitMs: number
   readonly collectorIntervalMs: number
+  readonly sessionKeyPeriodMs: number
   readonly workflowBundle?: string
 }
 
@@ -294,8 +298,10 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
     logLevel: set.KEYTURN_LOG_LEVEL ?? 'info',
     startupWaitMs: parseDuration(set.KEYTURN_STARTUP_WAIT ?? '60s'),
     collectorIntervalMs: parseDuration(set.KEYTURN_COLLECTOR_INTERVAL ?? '1s'),
+    sessionKeyPeriodMs: parseDuration(set.KEYTURN_SESSION_KEY_PERIOD ?? '30d'),
     ...(set.KEYTURN_WORKFLOW_BUNDLE === undefined ? {} : { workflowBundle: set.KEYTURN_WORKFLOW_BUNDLE }),
   }
+  if (config.sessionKeyPeriodMs < 3_600_000) flaws.push('KEYTURN_SESSION_KEY_PERIOD: at least 1h')
   for (const section of sections) Object.assign(config, read[section]())
   if (flaws.length > 0) throw new ConfigError(flaws)
   return config

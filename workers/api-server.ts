@@ -63,6 +63,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
       // With port 0 the address is known only once we listen.
       publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
       taskQueue,
+      sessionKeyPeriodMs: config.sessionKeyPeriodMs,
       fallback: config.fallback,
     },
   })

@@ -32,6 +32,7 @@ export const PROBLEMS = {
   'claim-expired': { status: 410, title: 'This claim has expired' },
   'no-successor': { status: 404, title: 'This key has no successor' },
   'successor-refused': { status: 403, title: 'The successor is not handed out for the old key' },
+  'scope-exceeded': { status: 403, title: 'The key does not have this scope' },
   'illegal-transition': { status: 409, title: 'The key can not change to that state' },
   'too-large': { status: 413, title: 'The request is too large' },
   'unsupported-media-type': { status: 415, title: 'This media type is not taken here' },

@@ -18,6 +18,7 @@ import type { FallbackAddress } from './fallback.ts'
 import type { GatewayOptions } from './gateway.ts'
 import { isScope } from './permissions.ts'
 import { addressList } from './restriction.ts'
+import type { ReplaySettings } from './replay/create.ts'
 import type { HostAndPort } from './server.ts'
 
 const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
@@ -106,6 +107,40 @@ export const VARIABLES = Type.Object({
     Type.String({ description: 'the public half (PEM) of the control plane’s KEYTURN_SIGNING_KEY' }),
   ),
   KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_JWKS_URL: Type.Optional(
+    Type.String({
+      // Whoever can stand between could bring keys of their own.
+      pattern: '^(https://[^\\s@]+|http://(127[.]0[.]0[.]1|localhost|\\[::1\\])[:/][^\\s@]*)$',
+      description:
+        'the control plane’s /.well-known/jwks.json, https unless it is on this machine: the keys of session tokens; without it there are none',
+    }),
+  ),
+  KEYTURN_REPLAY_WINDOW: duration('for how long a signed request is valid: 30s to 120s', '60s'),
+  KEYTURN_REPLAY_CAPACITY: Type.String({
+    pattern: '^[1-9]\\d{2,7}$',
+    default: '1000000',
+    description: 'how many nonces this process remembers at most: 100 to 99999999; when it is full it refuses',
+  }),
+  KEYTURN_REPLAY_REORDER: Type.String({
+    pattern: '^([0-9]|[12][0-9]|3[01])$',
+    default: '16',
+    description: 'how far a sequence number may be behind the highest of its key: 0 to 31',
+  }),
+  KEYTURN_REPLAY_FAIL_OPEN: Type.String({
+    pattern: LIST,
+    default: '',
+    description:
+      'scope patterns with commas: keys that can do nothing else are served even while nobody can tell what was accepted before',
+  }),
+  KEYTURN_REDIS_URL: Type.Optional(
+    Type.String({
+      pattern: '^rediss?://[^\\s]+$',
+      description:
+        'the Redis in which gateways remember nonces together: redis(s)://user:password@host:6379; without it, one gateway',
+    }),
+  ),
+  KEYTURN_REDIS_URL_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_REDIS_TIMEOUT: duration('how long Redis may take to answer', '200ms'),
   KEYTURN_GATEWAY_TRUST_PROXY: Type.String({
     pattern: '^(true|false|\\d{1,2})$',
     default: 'false',
@@ -139,6 +174,8 @@ export interface GatewayConfig {
   readonly usageWindowMs: number
   readonly trustedProxies: number
   readonly fallback: FallbackAddress | undefined
+  readonly jwksUrl: string | undefined
+  readonly replay: ReplaySettings
   readonly logLevel: string
 }
 
@@ -168,6 +205,11 @@ function* secondLook(config: GatewayConfig): Generator<string> {
   }
   const noScope = config.scopes.find((scope) => !isScope(scope))
   if (noScope !== undefined) yield `KEYTURN_GATEWAY_SCOPES: "${noScope.slice(0, 60)}" is no scope: write it like orders:read`
+  const unclear = config.replay.failOpen.find((pattern) => !isFailClosedPattern(pattern) || pattern.startsWith('env:'))
+  if (unclear !== undefined) yield `KEYTURN_REPLAY_FAIL_OPEN: "${unclear.slice(0, 60)}" is no scope pattern like read:*`
+  if (config.replay.windowMs < 30_000 || config.replay.windowMs > 120_000) yield 'KEYTURN_REPLAY_WINDOW: 30s to 120s'
+  if (config.jwksUrl !== undefined && !URL.canParse(config.jwksUrl)) yield 'KEYTURN_JWKS_URL: not a URL'
+  if (config.replay.redis !== undefined && !URL.canParse(config.replay.redis.url)) yield 'KEYTURN_REDIS_URL: not a URL'
   const least = {
     KEYTURN_GATEWAY_STALENESS: [config.stalenessMs, 1_000],
     KEYTURN_GATEWAY_HEARTBEAT: [config.heartbeatMs, 100],
@@ -177,9 +219,9 @@ function* secondLook(config: GatewayConfig): Generator<string> {
   for (const [name, [value, minimum]] of Object.entries(least)) if (value < minimum) yield `${name}: at least ${minimum}ms`
 }
 
-/** Each of the two that may stand in a file: from there. */
+/** Each of those that may stand in a file: from there. */
 function readFiles(given: Record<string, string>, flaws: Set<string>): void {
-  for (const name of ['KEYTURN_GATEWAY_FALLBACK_TOKEN', 'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY']) {
+  for (const name of ['KEYTURN_GATEWAY_FALLBACK_TOKEN', 'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY', 'KEYTURN_REDIS_URL']) {
     const file = given[`${name}_FILE`]
     if (file === undefined) continue
     if (given[name] !== undefined) flaws.add(`${name} and ${name}_FILE: both are set; keep one`)
@@ -190,6 +232,21 @@ function readFiles(given: Record<string, string>, flaws: Set<string>): void {
     }
   }
 }
+
+const readReplay = (read: Variables): ReplaySettings => ({
+  windowMs: parseDuration(read.KEYTURN_REPLAY_WINDOW),
+  capacity: Number(read.KEYTURN_REPLAY_CAPACITY),
+  reorder: Number(read.KEYTURN_REPLAY_REORDER),
+  failOpen: list(read.KEYTURN_REPLAY_FAIL_OPEN),
+  redis:
+    read.KEYTURN_REDIS_URL === undefined
+      ? undefined
+      : {
+          url: read.KEYTURN_REDIS_URL,
+          prefix: `${read.KEYTURN_TOPIC_PREFIX}keyturn:replay:`,
+          timeoutMs: parseDuration(read.KEYTURN_REDIS_TIMEOUT),
+        },
+})
 
 /** All three, or none. */
 function readFallback(read: Variables): FallbackAddress | undefined {
@@ -267,6 +324,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     usageWindowMs: parseDuration(read.KEYTURN_GATEWAY_USAGE_WINDOW),
     trustedProxies: hops === 'true' ? 1 : hops === 'false' ? 0 : Number(hops),
     fallback: readFallback(read),
+    jwksUrl: read.KEYTURN_JWKS_URL,
+    replay: readReplay(read),
     logLevel: read.KEYTURN_LOG_LEVEL,
   }
   const more = [...secondLook(config)]
@@ -286,4 +345,6 @@ export const gatewayOptionsOf = (config: GatewayConfig): Omit<GatewayOptions, 'l
   usageWindowMs: config.usageWindowMs,
   badTokensPerSecond: config.badTokensPerSecond,
   fallback: config.fallback,
+  jwksUrl: config.jwksUrl,
+  replay: config.replay,
 })

@@ -1,6 +1,6 @@
 /** The gateway as a library: a cache of keys that Kafka keeps up to date, decisions from it, and reports back. */
 import { randomUUID } from 'node:crypto'
-import type { Environment, GatewayId, GatewayReport } from '@keyturn/contract'
+import { type Environment, type GatewayId, type GatewayReport, isSessionToken } from '@keyturn/contract'
 import type { Registry } from 'prom-client'
 import { type Authenticate, createAuthenticate } from './authenticate.ts'
 import { BadTokens } from './bad-tokens.ts'
@@ -14,10 +14,14 @@ import { KeyFeed } from './key-feed.ts'
 import type { SkipReason } from './key-messages.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { createReplayGuard, DEFAULT_REPLAY, type ReplaySettings } from './replay/create.ts'
+import type { ReplayGuard } from './replay/guard.ts'
 import { Reports } from './reports.ts'
 import { type Tracer, traced } from './tracing.ts'
+import { SessionKeys } from './session-keys.ts'
+import { createSessionVerify } from './sessions.ts'
 import { Usage } from './usage.ts'
-import { createVerify, type Decision } from './verify.ts'
+import { createVerify, type Decision, type Verify } from './verify.ts'
 import { within } from './wait.ts'
 
 export interface GatewayOptions {
@@ -36,6 +40,10 @@ export interface GatewayOptions {
   readonly log: Log
   /** Where to ask which keys have ended while Kafka is silent. Nothing: nowhere. */
   readonly fallback?: FallbackAddress | undefined
+  /** Where the keys are published that session tokens are verified with. Nothing: there are no sessions. */
+  readonly jwksUrl?: string | undefined
+  /** How signed requests are kept from being sent twice. Nothing: in this process, with the usual window. */
+  readonly replay?: ReplaySettings | undefined
   /** After how long without Kafka the keys topic is read again from its start. 12 h. */
   readonly reloadAfterMs?: number
   /** How many bad tokens an address may show in a second before their refusals are held back. 20; 0: no limit. */
@@ -73,6 +81,8 @@ export interface Gateway {
   /** Resolves when every request so far is counted in what Kafka has acknowledged. Rejects when Kafka does not take it; nothing is lost. */
   flushUsage(): Promise<void>
   readonly cache: KeyCache
+  /** Asked after the signature of a request is known to be right. */
+  readonly replay: ReplayGuard
   readonly metrics: Registry
   /**
    * Decides nothing any more, sends what it has counted, and says goodbye. Never rejects.
@@ -91,7 +101,12 @@ export function createGateway(options: GatewayOptions): Gateway {
   const { topics } = address
   const kafka = connectKafka(address.brokers, `keyturn-gateway-${gatewayId}`, log)
   const cache = new KeyCache()
-  const verify = createVerify(cache, environments)
+  const failClosed = createFailClosed(options.failClosed)
+  const verifyKey = createVerify(cache, environments)
+  const sessionKeys = options.jwksUrl === undefined ? undefined : new SessionKeys({ url: options.jwksUrl, clock, log })
+  const verifySession =
+    sessionKeys === undefined ? verifyKey : createSessionVerify({ keys: sessionKeys, cache, environments, failClosed })
+  const verify: Verify = (token, now) => (isSessionToken(token) ? verifySession(token, now) : verifyKey(token, now))
   const metrics = createMetrics()
   // A connection each: a large usage flush must not stand before a watermark.
   const reportPublisher = createPublisher(kafka)
@@ -147,13 +162,14 @@ export function createGateway(options: GatewayOptions): Gateway {
       ? undefined
       : new Fallback({ ...options.fallback, gatewayId, cache, stalenessMs, clock, freshAsOf: () => feed.freshAsOf, log })
   const badTokens = new BadTokens({ perSecond: options.badTokensPerSecond ?? 20, clock })
-  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, clock })
+  const replay = createReplayGuard(options.replay ?? DEFAULT_REPLAY, { startedAt: clock(), clock, log })
+  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, replay, clock })
   const authenticate = createAuthenticate({
     verify,
     usage,
     clock,
     freshness,
-    failClosed: createFailClosed(options.failClosed),
+    failClosed,
     retryAfterSeconds: Math.max(1, Math.ceil(stalenessMs / 6_000)),
     onOutcome: metrics.request,
     badTokens,
@@ -171,6 +187,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     feed.start()
     usage.start()
     fallback?.start()
+    sessionKeys?.start()
     await Promise.race([feed.loaded, stopAsked])
     refuseWhenStopped()
     log.info({ gatewayId, keys: cache.size }, 'gateway is ready')
@@ -194,6 +211,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     await Promise.all([
       within(left(0.9), 'stopping the key consumer', feed.stop()).catch(() => undefined),
       fallback?.stop(),
+      replay.close(),
+      sessionKeys?.stop(),
       reports.stop(left(0.8), mayLeave),
     ])
     await Promise.all([reportPublisher.close(), usagePublisher.close()])
@@ -232,6 +251,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     },
     flushUsage: () => usage.flush(),
     cache,
+    replay,
     metrics: metrics.registry,
     stop: (patienceMs = 5_000) => {
       stopping ??= stop(patienceMs)

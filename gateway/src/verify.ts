@@ -10,37 +10,43 @@ export const MAX_TOKEN_LENGTH = 512
  * - `accepted`
  * - `refused`: the key is known, and its state or its times forbid it
  * - `wrong-environment`: the key is known, of an environment that this gateway does not serve
+ * - `undecided`: a session token, of a signing key that is just being asked for, or while the signing keys are stale
  * - `unknown`: no key. `flaw` is for metrics alone; the caller learns nothing of it
  */
 export type Decision =
   | { readonly outcome: 'accepted'; readonly key: KeyEntry }
   | { readonly outcome: 'refused'; readonly key: KeyEntry; readonly reason: RefusalReason }
   | { readonly outcome: 'wrong-environment'; readonly key: KeyEntry }
+  | { readonly outcome: 'undecided'; readonly key: KeyEntry | undefined }
   | { readonly outcome: 'unknown'; readonly flaw: UnknownFlaw }
 
-export type RefusalReason = 'state' | 'not-yet-valid' | 'expired'
+/** `scope`: a session that may do more than its key. */
+export type RefusalReason = 'state' | 'not-yet-valid' | 'expired' | 'scope'
 /** `foreign`: not of Keyturn's format (a typo, a made-up one, or imported and gone); `no-such-key`: well formed. */
 export type UnknownFlaw = 'too-long' | 'foreign' | 'no-such-key'
 
-const TOO_LONG: Decision = { outcome: 'unknown', flaw: 'too-long' }
+export const TOO_LONG: Decision = { outcome: 'unknown', flaw: 'too-long' }
 const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
-const NO_SUCH_KEY: Decision = { outcome: 'unknown', flaw: 'no-such-key' }
+export const NO_SUCH_KEY: Decision = { outcome: 'unknown', flaw: 'no-such-key' }
 
 /** @param now ms since the epoch */
 export type Verify = (token: string, now: number) => Decision
 
-export function createVerify(cache: KeyCache, environments: readonly Environment[]): Verify {
+/** Whether a key that is known is accepted now. */
+export function judge(key: KeyEntry, now: number, environments: readonly Environment[]): Decision {
   // Mostly there is one, and comparing with it costs nothing.
-  const [first] = environments
-  const served = (environment: Environment): boolean => environment === first || environments.includes(environment)
+  if (key.environment !== environments[0] && !environments.includes(key.environment)) return { outcome: 'wrong-environment', key }
+  if (key.state !== 'active') return { outcome: 'refused', key, reason: 'state' }
+  if (now < key.notBefore) return { outcome: 'refused', key, reason: 'not-yet-valid' }
+  if (key.expiresAt !== undefined && now >= key.expiresAt) return { outcome: 'refused', key, reason: 'expired' }
+  return { outcome: 'accepted', key }
+}
+
+export function createVerify(cache: KeyCache, environments: readonly Environment[]): Verify {
   return (token, now) => {
     if (token.length > MAX_TOKEN_LENGTH) return TOO_LONG
     const key = cache.find(hash('sha256', token, 'base64'))
     if (key === undefined) return parseToken(token).ok ? NO_SUCH_KEY : FOREIGN
-    if (!served(key.environment)) return { outcome: 'wrong-environment', key }
-    if (key.state !== 'active') return { outcome: 'refused', key, reason: 'state' }
-    if (now < key.notBefore) return { outcome: 'refused', key, reason: 'not-yet-valid' }
-    if (key.expiresAt !== undefined && now >= key.expiresAt) return { outcome: 'refused', key, reason: 'expired' }
-    return { outcome: 'accepted', key }
+    return judge(key, now, environments)
   }
 }

@@ -124,3 +124,28 @@ test('the README documents every variable', () => {
   const readme = readFileSync(new URL('../../gateway/README.md', import.meta.url), 'utf8')
   for (const name of Object.keys(VARIABLES.properties)) expect(readme).toContain(`\`${name}\``)
 })
+
+test('replay protection: a window within bounds, and a Redis whose password is never repeated', () => {
+  expect(loadConfig(LEAST).replay).toEqual({ windowMs: 60_000, capacity: 1_000_000, reorder: 16, failOpen: [], redis: undefined })
+  const url = 'rediss://gateway:correct-horse@redis:6379/2'
+  const { replay } = loadConfig({
+    ...LEAST,
+    KEYTURN_TOPIC_PREFIX: 'acme.',
+    KEYTURN_REPLAY_WINDOW: '2m',
+    KEYTURN_REPLAY_CAPACITY: '5000',
+    KEYTURN_REPLAY_REORDER: '0',
+    KEYTURN_REPLAY_FAIL_OPEN: 'read:*, status',
+    KEYTURN_REDIS_URL: url,
+    KEYTURN_REDIS_TIMEOUT: '50ms',
+  })
+  const redis = { url, prefix: 'acme.keyturn:replay:', timeoutMs: 50 }
+  expect(replay).toEqual({ windowMs: 120_000, capacity: 5_000, reorder: 0, failOpen: ['read:*', 'status'], redis })
+  for (const window of ['29s', '121s']) {
+    expect(complaint({ ...LEAST, KEYTURN_REPLAY_WINDOW: window })).toBe('KEYTURN_REPLAY_WINDOW: 30s to 120s')
+  }
+  expect(complaint({ ...LEAST, KEYTURN_REPLAY_FAIL_OPEN: 'read:*,env:prod' })).toContain('"env:prod" is no scope pattern')
+  const flaws = complaint({ ...LEAST, KEYTURN_REDIS_URL: 'http://correct-horse@redis', KEYTURN_REPLAY_REORDER: '32' })
+  expect(flaws).toMatch(/KEYTURN_REPLAY_REORDER is not usable.*KEYTURN_REDIS_URL is not usable/s)
+  expect(complaint({ ...LEAST, KEYTURN_REDIS_URL: 'redis://correct-horse:x' })).toBe('KEYTURN_REDIS_URL: not a URL')
+  expect(flaws).not.toContain('horse')
+})

@@ -71,7 +71,7 @@ export interface HouseOptions {
   readonly leaks?: Partial<LeakConfig>
 }
 
-type TestGatewayOptions = Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback'>> & {
+type TestGatewayOptions = Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback' | 'jwksUrl'>> & {
   readonly behindMs?: number
   readonly kafka?: string
 }
@@ -185,6 +185,7 @@ export class House {
       region: 'test',
       environments: ['prod'],
       fallback: options.fallback,
+      jwksUrl: options.jwksUrl,
       failClosed: options.failClosed ?? [],
       stalenessMs: options.stalenessMs ?? 30_000,
       heartbeatMs: 1_000,
@@ -403,6 +404,7 @@ function houseConfig(
     logLevel: 'silent',
     startupWaitMs: 10_000,
     collectorIntervalMs: 100,
+    sessionKeyPeriodMs: 30 * DAY_MS,
     workflowBundle,
   }
 }

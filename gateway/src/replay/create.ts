@@ -18,6 +18,8 @@ export interface ReplaySettings {
   readonly redis?: RedisAddress | undefined
 }
 
+export const DEFAULT_REPLAY: ReplaySettings = { windowMs: 60_000, capacity: 1_000_000, reorder: 16, failOpen: [] }
+
 /**
  * @param process.startedAt when it began, ms since the epoch
  * @param process.clock ms since the epoch

@@ -1,0 +1,83 @@
+/**
+ * Is this session token accepted? Its signature says who it is for and what it may do; the key that it was traded for must be accepted
+ * itself, at this moment.
+ */
+import { verify as verifySignature } from 'node:crypto'
+import { type Environment, SESSION_TYPE, SessionClaims, scopeCovers, sessionAudience } from '@keyturn/contract'
+import { decodeJwt, decodeProtectedHeader } from 'jose'
+import { Compile } from 'typebox/compile'
+import type { KeyCache, KeyEntry } from './key-cache.ts'
+import type { SessionKeys } from './session-keys.ts'
+import { type Decision, judge, NO_SUCH_KEY, TOO_LONG, type Verify } from './verify.ts'
+
+const LONGEST_SESSION = 8_192
+const SIGNATURE_BYTES = 64
+/** How far the control plane's clock may be ahead of ours. */
+const CLOCK_SPREAD_S = 300
+/** Tokens whose signatures were right, so that one that comes often is not verified each time. */
+const MOST_REMEMBERED = 10_000
+
+const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
+const isClaims = Compile(SessionClaims)
+
+export interface SessionOptions {
+  readonly keys: SessionKeys
+  readonly cache: KeyCache
+  readonly environments: readonly Environment[]
+  readonly failClosed: (key: KeyEntry) => boolean
+}
+
+export function createSessionVerify({ keys, cache, environments, failClosed }: SessionOptions): Verify {
+  const audiences = new Set(environments.map(sessionAudience))
+  const remembered = new Map<string, { readonly kid: string; readonly claims: SessionClaims }>()
+
+  /** What the token claims, when it is signed by the control plane; `missing` when the key that signed it is not known. */
+  const read = (token: string): SessionClaims | 'missing' | undefined => {
+    const known = remembered.get(token)
+    if (known !== undefined && keys.get(known.kid) !== undefined) return known.claims
+    let header: ReturnType<typeof decodeProtectedHeader>
+    let claims: unknown
+    try {
+      header = decodeProtectedHeader(token)
+      claims = decodeJwt(token)
+    } catch {
+      return undefined
+    }
+    const { alg, typ, kid, crit } = header
+    // Decided by us and not by the token: one algorithm, one type, and a key that the control plane has published.
+    if (alg !== 'EdDSA' || typ !== SESSION_TYPE || crit !== undefined || typeof kid !== 'string') return undefined
+    const key = keys.get(kid)
+    if (key === undefined) return 'missing'
+    const end = token.lastIndexOf('.')
+    const signature = Buffer.from(token.slice(end + 1), 'base64url')
+    if (signature.length !== SIGNATURE_BYTES || !verifySignature(null, Buffer.from(token.slice(0, end)), key, signature))
+      return undefined
+    if (!isClaims.Check(claims)) return undefined
+    if (remembered.size >= MOST_REMEMBERED) remembered.clear()
+    remembered.set(token, { kid, claims })
+    return claims
+  }
+
+  return (token, now) => {
+    if (token.length > LONGEST_SESSION) return TOO_LONG
+    const claims = read(token)
+    if (claims === 'missing') return keys.missing(now) ? { outcome: 'undecided', key: undefined } : FOREIGN
+    if (claims === undefined || !audiences.has(claims.aud)) return FOREIGN
+    const key = cache.get(claims.key_id)
+    if (key === undefined || key.clientId !== claims.sub || claims.aud !== sessionAudience(key.environment)) return NO_SUCH_KEY
+    if (now >= claims.exp * 1_000) return { outcome: 'refused', key, reason: 'expired' }
+    if (now < (claims.iat - CLOCK_SPREAD_S) * 1_000) return { outcome: 'refused', key, reason: 'not-yet-valid' }
+    const decision = judge(key, now, environments)
+    if (decision.outcome !== 'accepted') return decision
+    const scopes = claims.scope.split(' ').filter((scope) => scope !== '')
+    // What the key has lost since, its sessions have lost.
+    if (!scopes.every((scope) => key.scopes.some((pattern) => scopeCovers(pattern, scope))))
+      return { outcome: 'refused', key, reason: 'scope' }
+    if (keys.isStale(now) && failClosed(key)) return { outcome: 'undecided', key }
+    return { outcome: 'accepted', key: narrowed(key, scopes) }
+  }
+}
+
+/** The key as it is, but for its scopes. A getter of private fields works on the key alone, so its value is taken over. */
+const narrowed = (key: KeyEntry, scopes: readonly string[]): KeyEntry =>
+  Object.create(key, { scopes: { value: scopes }, notBefore: { value: key.notBefore } }) as KeyEntry

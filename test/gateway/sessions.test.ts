@@ -1,0 +1,207 @@
+/** Session tokens at a gateway: what is refused, whoever made it and however, and what holds while the control plane is away. */
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type KeyRecord, SESSION_ISSUER, SESSION_TYPE, sessionAudience } from '@keyturn/contract'
+import { createLog, createVerify, KeyCache, type Verify } from '@keyturn/gateway'
+import { base64url, calculateJwkThumbprint, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
+import { beforeEach, expect, onTestFinished, test } from 'vitest'
+import { SessionKeys } from '../../gateway/src/session-keys.ts'
+import { createSessionVerify } from '../../gateway/src/sessions.ts'
+import { issueKey, NOW, TestClock } from './support.ts'
+
+const S = Math.floor(NOW / 1_000)
+const clock = new TestClock()
+
+interface Signer {
+  readonly kid: string
+  readonly privateKey: KeyObject
+  readonly jwk: Record<string, string>
+}
+
+async function newSigner(): Promise<Signer> {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const { x = '' } = publicKey.export({ format: 'jwk' })
+  const kid = await calculateJwkThumbprint({ kty: 'OKP', crv: 'Ed25519', x })
+  return { kid, privateKey, jwk: { kty: 'OKP', crv: 'Ed25519', x, kid, alg: 'EdDSA', use: 'sig' } }
+}
+
+/** A control plane that publishes keys, or does not answer. */
+async function startControlPlane(...published: Signer[]) {
+  const plane = { keys: published.map(({ jwk }) => jwk) as unknown[], status: 200, asked: 0, url: '' }
+  const server = createServer((_, response) => {
+    plane.asked += 1
+    response.writeHead(plane.status, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: plane.keys }))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  plane.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/.well-known/jwks.json`
+  return plane
+}
+
+let signer: Signer
+let plane: Awaited<ReturnType<typeof startControlPlane>>
+let keys: SessionKeys
+let cache: KeyCache
+let key: KeyRecord
+let verify: Verify
+
+beforeEach(async () => {
+  clock.now = NOW
+  signer = await newSigner()
+  plane = await startControlPlane(signer)
+  keys = new SessionKeys({ url: plane.url, clock: clock.read, log: createLog('silent') })
+  expect(await keys.refresh()).toBe(true)
+  cache = new KeyCache()
+  key = issueKey({ scopes: ['read:*', 'trade:orders'] }).record
+  cache.apply(key)
+  const failClosed = ({ scopes }: { scopes: readonly string[] }) => scopes.includes('trade:orders')
+  verify = createSessionVerify({ keys, cache, environments: ['prod'], failClosed })
+})
+
+interface Made {
+  readonly by?: Signer | { readonly privateKey: KeyObject | Uint8Array }
+  readonly header?: object
+  readonly claims?: Readonly<Record<string, unknown>>
+}
+
+const claimsOf = (claims: Made['claims'] = {}): JWTPayload => ({
+  iss: SESSION_ISSUER,
+  aud: sessionAudience('prod'),
+  sub: key.clientId,
+  client_id: key.clientId,
+  key_id: key.keyId,
+  scope: 'read:prices',
+  jti: 'a',
+  iat: S,
+  exp: S + 600,
+  ...claims,
+})
+const make = ({ by = signer, header = {}, claims }: Made = {}): Promise<string> =>
+  new SignJWT(claimsOf(claims))
+    .setProtectedHeader({ alg: 'EdDSA', typ: SESSION_TYPE, kid: signer.kid, ...header })
+    .sign(by.privateKey)
+
+const outcome = (token: string): string => verify(token, clock.now).outcome
+
+test('a session is its key with fewer scopes, as long as it lives', async () => {
+  const token = await make()
+  const decision = verify(token, NOW)
+  expect(decision).toMatchObject({
+    outcome: 'accepted',
+    key: { keyId: key.keyId, clientId: key.clientId, scopes: ['read:prices'] },
+  })
+  expect(decision.outcome === 'accepted' && decision.key.notBefore).toBe(Date.parse(key.notBefore))
+  clock.now = NOW + 599_999
+  expect(outcome(token)).toBe('accepted')
+  clock.now = NOW + 600_000
+  expect(verify(token, clock.now)).toMatchObject({ outcome: 'refused', reason: 'expired' })
+})
+
+test('it dies with its key: at once, whatever becomes of that', async () => {
+  for (const change of [
+    { state: 'deactivated' },
+    { state: 'suspended' },
+    { state: 'compromised' },
+    { expiresAt: '2026-01-15T12:00:00.000Z' },
+    { notBefore: '2026-01-15T12:00:01.000Z' },
+    // What the key has lost, its sessions have lost.
+    { scopes: ['trade:orders'] },
+  ] as const) {
+    const { record } = issueKey({ scopes: ['read:*'] })
+    cache.apply(record)
+    const token = await make({ claims: { key_id: record.keyId, sub: record.clientId } })
+    expect(outcome(token)).toBe('accepted')
+    cache.apply({ ...record, ...change, scopes: 'scopes' in change ? [...change.scopes] : record.scopes, revision: 2 })
+    expect([change, outcome(token)]).toEqual([change, 'refused'])
+  }
+  const token = await make()
+  expect(outcome(token)).toBe('accepted')
+  cache.destroy(key.keyId)
+  expect(outcome(token)).toBe('unknown')
+})
+
+test('what the control plane did not sign for this key, this place and these scopes is refused', async () => {
+  const other = await newSigner()
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const publicBytes = base64url.decode(signer.jwk['x'] ?? '')
+  const good = await make()
+  const [header = '', payload = '', signature = ''] = good.split('.')
+  const wider = base64url.encode(JSON.stringify(claimsOf({ scope: 'read:prices trade:orders' })))
+  const foreign = issueKey({ environment: 'dev' }).record
+  cache.apply(foreign)
+  const tokens = {
+    'alg none': new UnsecuredJWT(claimsOf()).encode(),
+    'alg none, a signature beside it': `${base64url.encode(JSON.stringify({ alg: 'none', typ: SESSION_TYPE, kid: signer.kid }))}.${payload}.${signature}`,
+    'HS256 with the public key as its secret': await make({ by: { privateKey: publicBytes }, header: { alg: 'HS256' } }),
+    RS256: await make({ by: rsa, header: { alg: 'RS256' } }),
+    'another key under the kid of ours': await make({ by: other }),
+    'a key in its own header': await make({ by: other, header: { jwk: other.jwk } }),
+    'another type': await make({ header: { typ: 'keyturn-fallback+jwt' } }),
+    'no type': await make({ header: { typ: undefined } }),
+    'a critical extension': `${base64url.encode(JSON.stringify({ alg: 'EdDSA', typ: SESSION_TYPE, kid: signer.kid, crit: ['b64'], b64: true }))}.${payload}.${signature}`,
+    'scopes widened': `${header}.${wider}.${signature}`,
+    'no signature': `${header}.${payload}.AA`,
+    'more scopes than its key': await make({ claims: { scope: 'read:prices withdraw:all' } }),
+    'a pattern that is wider than the key': await make({ claims: { scope: 'trade:*' } }),
+    'another environment': await make({ claims: { aud: sessionAudience('dev') } }),
+    'a key of another environment': await make({ claims: { key_id: foreign.keyId, sub: foreign.clientId } }),
+    'another issuer': await make({ claims: { iss: 'somebody' } }),
+    'another client': await make({ claims: { sub: issueKey().record.clientId } }),
+    'no key': await make({ claims: { key_id: issueKey().record.keyId } }),
+    'no end': await make({ claims: { exp: undefined } }),
+    expired: await make({ claims: { exp: S } }),
+    'from the future': await make({ claims: { iat: S + 301, exp: S + 900 } }),
+    'too long': `${header}.${'A'.repeat(9_000)}.${signature}`,
+    'no JSON': `eyJ.eyJ.${signature}`,
+  }
+  for (const [name, token] of Object.entries(tokens)) expect([name, outcome(token)]).not.toContain('accepted')
+  expect(outcome(good)).toBe('accepted')
+  expect(createVerify(cache, ['prod'])(good, NOW).outcome, 'as a key').toBe('unknown')
+  expect(plane.asked, 'none of them had the keys fetched').toBe(1)
+})
+
+test('a token of an unknown key has the set fetched once: nobody can tell until it is there, and a flood changes nothing', async () => {
+  const next = await newSigner()
+  const token = await make({ by: next, header: { kid: next.kid } })
+  plane.keys = [signer.jwk, next.jwk]
+  for (let i = 0; i < 50; i++) expect(outcome(token)).toBe('undecided')
+  expect(await keys.refresh()).toBe(true)
+  expect(outcome(token)).toBe('accepted')
+  expect(plane.asked).toBe(2)
+  const stranger = await newSigner()
+  const forged = await make({ by: stranger, header: { kid: stranger.kid } })
+  for (let i = 0; i < 50; i++) expect(outcome(forged)).toBe('unknown')
+  expect(plane.asked).toBe(2)
+  clock.now += 10_000
+  expect(outcome(forged)).toBe('undecided')
+  await keys.refresh()
+  expect(outcome(forged)).toBe('unknown')
+  expect(plane.asked).toBe(3)
+  // A key that is not published any more verifies nothing, not even a token that it has verified before.
+  plane.keys = [signer.jwk]
+  await keys.refresh()
+  expect(outcome(token)).toBe('unknown')
+})
+
+test('while the control plane is away the known keys go on, and after five minutes not for fail-closed keys', async () => {
+  const closed = await make({ claims: { exp: S + 3_600 } })
+  const { record } = issueKey({ scopes: ['read:prices'] })
+  cache.apply(record)
+  const open = await make({ claims: { key_id: record.keyId, sub: record.clientId, exp: S + 3_600 } })
+  for (const [status, published] of [
+    [500, signer.jwk],
+    [200, { ...signer.jwk, crv: 'X25519' }],
+    [200, 'no key'],
+  ] as const) {
+    plane.status = status
+    plane.keys = [published]
+    expect(await keys.refresh()).toBe(false)
+  }
+  clock.now = NOW + 300_000
+  expect([outcome(closed), outcome(open)]).toEqual(['accepted', 'accepted'])
+  clock.now = NOW + 300_001
+  expect([outcome(closed), outcome(open)]).toEqual(['undecided', 'accepted'])
+})
