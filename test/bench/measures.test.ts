@@ -5,6 +5,7 @@ import { measureFleet } from '../../bench/fleet.ts'
 import { type BenchHouse, openHouse } from '../../bench/house.ts'
 import { measureLoad } from '../../bench/load.ts'
 import { measurePolicies } from '../../bench/policies.ts'
+import { measureReplay } from '../../bench/replay.ts'
 import {
   baselinesReport,
   fleetReport,
@@ -12,6 +13,7 @@ import {
   machine,
   policiesReport,
   requestsReport,
+  replayReport,
   revocationReport,
   rotationsReport,
   verifyReport,
@@ -58,6 +60,9 @@ describe('each measure works', () => {
   test('requests', async () => {
     const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200 })
     expectWhole(figures, requestsReport(figures))
+  test('replay', async () => {
+    const figures = await measureReplay({ nonces: 2_000, rounds: 2, perRound: 100, overRedis: 1_000 })
+    expectWhole(figures, replayReport(figures))
   })
 
   test('load', async () => {
@@ -105,7 +110,7 @@ test('quantiles are values that were measured', () => {
 
 describe('the page of figures', () => {
   const page = readFileSync('bench/README.md', 'utf8')
-  const names = ['verify', 'load', 'baselines', 'revocation', 'leaks', 'scan', 'fleet', 'rotations', 'policies']
+  const names = ['verify', 'replay', 'load', 'baselines', 'revocation', 'leaks', 'scan', 'fleet', 'rotations', 'policies']
 
   test('has a place for each measure, and changes nothing else', () => {
     const written = names.reduce((text, name) => withFigures(text, name, `figures of ${name}, $1`), page)
