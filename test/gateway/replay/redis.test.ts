@@ -173,6 +173,7 @@ test('a Redis that is full refuses; one that may evict nonces is not used; its p
   expect(await guard?.check(request(now), now)).toBe('fresh')
   await redis.command('CONFIG', 'SET', 'maxmemory', '1')
   expect(await guard?.check(request(now), now)).toBe('full')
+  await redis.command('CONFIG', 'SET', 'maxmemory', '100mb')
   await redis.command('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru')
   const evicting = createReplayGuard(
     { windowMs: 60_000, capacity: 10, reorder: 0, failOpen: [], ...settings },
@@ -180,6 +181,7 @@ test('a Redis that is full refuses; one that may evict nonces is not used; its p
   )
   onTestFinished(() => evicting.close())
   await eventually(() => text.includes('set its maxmemory-policy to noeviction'), 'the complaint')
+  await redis.command('PING')
   expect(await evicting.check(request(now), now)).toBe('unavailable')
   expect(text).toContain('FULL: Redis has no room for nonces')
   expect(text).not.toContain('hunter2')
