@@ -1,5 +1,6 @@
 /** Our own processes on the servers of the stack: control plane, three gateways in front of a sample API. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { JWKS_PATH } from '@keyturn/contract/session'
 import { randomBase62 } from '@keyturn/contract/token'
 import { topicNames } from '@keyturn/contract/topics'
 import getPort from 'get-port'
@@ -91,6 +92,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
       KEYTURN_GATEWAY_UPSTREAM: await upstream,
       KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',
       KEYTURN_GATEWAY_HEARTBEAT: '1s',
+      KEYTURN_JWKS_URL: `${api}${JWKS_PATH}`,
       KEYTURN_GATEWAY_FALLBACK_URL: api,
       KEYTURN_GATEWAY_FALLBACK_TOKEN: gatewayToken,
       KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY: signing.publicKey,

@@ -95,6 +95,7 @@ test('a session is its key with fewer scopes, as long as it lives', async () => 
   })
   expect(decision.outcome === 'accepted' && decision.key.notBefore).toBe(Date.parse(key.notBefore))
   clock.now = NOW + 599_999
+  await keys.refresh()
   expect(outcome(token)).toBe('accepted')
   clock.now = NOW + 600_000
   expect(verify(token, clock.now)).toMatchObject({ outcome: 'refused', reason: 'expired' })
