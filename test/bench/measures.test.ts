@@ -60,6 +60,8 @@ describe('each measure works', () => {
   test('requests', async () => {
     const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200 })
     expectWhole(figures, requestsReport(figures))
+  })
+
   test('replay', async () => {
     const figures = await measureReplay({ nonces: 2_000, rounds: 2, perRound: 100, overRedis: 1_000 })
     expectWhole(figures, replayReport(figures))
