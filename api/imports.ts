@@ -52,7 +52,7 @@ export const importRoutes =
           summary: 'Import keys that were issued elsewhere, by the SHA-256 of their tokens',
           description: `A row is one key, and becomes a credential: sha256, client (an id, or a name), name, environment, scopes; createdAt, expiresAt; length and alphabet of the token, or bits. At most ${MOST_IMPORTED_AT_ONCE} rows. The same again does no harm.`,
           security: OPERATOR_SECURITY,
-          consumes: [NDJSON_MEDIA_TYPE],
+          body: { content: { [NDJSON_MEDIA_TYPE]: { schema: Type.Unknown({ description: 'a JSON object a line' }) } } },
           querystring: Input({ dryRun: Flag, acceptWeak: Flag }),
           response: { 200: Imported, ...Problems },
         },
