@@ -129,7 +129,7 @@ describe('/openapi.json', () => {
     for (const [route, { requestBody }] of operations) {
       expect([route, requestBody === undefined ? [] : Object.keys(requestBody.content)]).toEqual([
         route,
-        /^(POST|PUT) /.test(route) ? [route === 'POST /v1/imports' ? 'application/x-ndjson' : 'application/json'] : [],
+        /^(POST|PUT|PATCH) /.test(route) ? [route === 'POST /v1/imports' ? 'application/x-ndjson' : 'application/json'] : [],
       ])
     }
   })
