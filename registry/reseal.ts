@@ -5,6 +5,7 @@ import { appendAudit } from './audit.ts'
 import { claimCodeSha256 } from './claim-codes.ts'
 import type { Database } from './database.ts'
 import { createSealer, type Sealer } from './sealing.ts'
+import { resealSigningKeys } from './signing-keys.ts'
 
 /** What is sealed under one key-encryption key. */
 export interface SealedUnder {
@@ -12,9 +13,13 @@ export interface SealedUnder {
   readonly count: number
 }
 
-/** Index claims_by_kek. */
+/** Index claims_by_kek; there are few signing keys. */
 const sealedUnder = (db: Database): Promise<SealedUnder[]> =>
-  db.query(`select kek_id as "kekId", count(*) as count from claims where state = 'open' group by kek_id order by kek_id`)
+  db.query(
+    `select kek_id as "kekId", count(*) as count from (
+       select kek_id from claims where state = 'open' union all select kek_id from signing_keys where kek_id is not null
+     ) sealed group by kek_id order by kek_id`,
+  )
 
 /**
  * The sealer of a process, once it is known to open all that the registry holds.
@@ -57,7 +62,7 @@ export async function reseal(db: Database, input: Reseal & { within: number }): 
   const giveUp = performance.now() + input.within
   let resealed = 0
   let moved = PAGE
-  while (moved === PAGE && performance.now() < giveUp) {
+  while (moved >= PAGE && performance.now() < giveUp) {
     moved = await resealPage(db, input)
     resealed += moved
   }
@@ -79,7 +84,8 @@ function resealPage(db: Database, { sealer, reason, at, actor }: Reseal): Promis
        limit $2 for no key update`,
       [old, PAGE],
     )
-    if (rows.length === 0) return 0
+    const signingKeys = await resealSigningKeys(tx, sealer)
+    if (rows.length + signingKeys === 0) return 0
     const moved = rows.map(({ claim_id, key_id, kek_id, nonce, ciphertext }) => ({
       claimId: claim_id,
       code: claimCodeSha256(sealer, claim_id),
@@ -102,6 +108,6 @@ function resealPage(db: Database, { sealer, reason, at, actor }: Reseal): Promis
       const detail = { from: old, ...(reason === undefined ? {} : { reason }) }
       await appendAudit(tx, { at, actor, action: 'secrets.resealed', subject: kekId, detail })
     }
-    return rows.length
+    return rows.length + signingKeys
   })
 }

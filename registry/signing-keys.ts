@@ -117,6 +117,25 @@ export async function rotateSigningKey(
   })
 }
 
+/** Moves those that are sealed under another key of the sealer to its first one. @returns how many */
+export async function resealSigningKeys(tx: Tx, sealer: Sealer): Promise<number> {
+  const [, ...old] = sealer.kekIds
+  const { rows } = await tx.query<{ kid: string; kek_id: string; nonce: Buffer; ciphertext: Buffer }>(
+    'select kid, kek_id, nonce, ciphertext from signing_keys where kek_id = any($1) for no key update',
+    [old],
+  )
+  for (const { kid, kek_id, nonce, ciphertext } of rows) {
+    const moved = sealer.seal(sealer.open({ kekId: kek_id, nonce, ciphertext }, aadOf(kid)), aadOf(kid))
+    await tx.query('update signing_keys set kek_id = $2, nonce = $3, ciphertext = $4 where kid = $1', [
+      kid,
+      moved.kekId,
+      moved.nonce,
+      moved.ciphertext,
+    ])
+  }
+  return rows.length
+}
+
 const isPublished = ({ publishedUntil }: SigningKey, at: Date): boolean => publishedUntil === undefined || publishedUntil > at
 
 const isOver = (until: Date | undefined, at: Date): boolean =>

@@ -6,11 +6,14 @@ import { claimCode, claimCodeOf, claimOfKey, redeemClaim } from '../../registry/
 import type { Database } from '../../registry/database.ts'
 import { openSealer, reseal } from '../../registry/reseal.ts'
 import { createSealer, type Sealer } from '../../registry/sealing.ts'
+import { publishedKeys, signingKeyAt } from '../../registry/signing-keys.ts'
 import { at, makeCredential, sealer as old, openTestDatabase, type TestCredential } from './world.ts'
 
 const previousKek = randomBytes(32)
 const kek = randomBytes(32)
+/** Claims by hand; three of credentials, and the key of sessions, come to them. */
 const MANY = 520
+const ALL = MANY + 4
 
 let db: Database
 beforeAll(async () => {
@@ -37,16 +40,18 @@ test('G5, G7, G10: resealed in pages, gone on with, audited once; links that cli
   // Before the move, a reminder repeats the old link, and it works with both.
   expect(await codeOf(ring, one)).toBe(link)
   await copies(before, MANY)
+  const terms = { periodMs: 86_400_000, at: at(0) }
+  await publishedKeys(db, { ...terms, sealer: before })
 
   expect(await openSealer(db, { kek, previousKek }).then(({ kekIds }) => kekIds)).toEqual(ring.kekIds)
   await expect(openSealer(db, { kek })).rejects.toThrow(
-    `${MANY + 3} secrets sealed under ${before.kekIds[0]}, and this is ${ring.kekIds[0]}. Give that key as the second one`,
+    `${ALL} secrets sealed under ${before.kekIds[0]}, and this is ${ring.kekIds[0]}. Give that key as the second one`,
   )
   // Stopped before its first page; then after one.
-  expect(await move(ring, 0)).toMatchObject({ resealed: 0, left: [{ kekId: before.kekIds[0], count: MANY + 3 }] })
+  expect(await move(ring, 0)).toMatchObject({ resealed: 0, left: [{ kekId: before.kekIds[0], count: ALL }] })
   expect(await listAudit(db, { subject: ring.kekIds[0], limit: 10 })).toEqual([])
   const results = await Promise.all([move(ring), move(ring)])
-  expect(results[0].resealed + results[1].resealed).toBe(MANY + 3)
+  expect(results[0].resealed + results[1].resealed).toBe(ALL)
   expect(await move(ring)).toEqual({ kekId: ring.kekIds[0], resealed: 0, left: [] })
   const entries = await listAudit(db, { subject: ring.kekIds[0], limit: 10 })
   expect(entries.map(({ action, actor, detail }) => ({ action, actor, detail }))).toEqual([
@@ -56,6 +61,7 @@ test('G5, G7, G10: resealed in pages, gone on with, audited once; links that cli
 
   // The old key is gone.
   const after = await openSealer(db, { kek })
+  expect((await signingKeyAt(db, { ...terms, sealer: after })).secret).not.toBe('')
   const reminded = await codeOf(after, two)
   expect(reminded).not.toBe(claimCode(before, two.claimId))
   expect(await redeem(link, after)).toMatchObject({ outcome: 'handed-out', keyId: one.keyId })
