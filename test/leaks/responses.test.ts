@@ -95,12 +95,11 @@ async function monitored() {
 async function dueNow(credentialId: CredentialId): Promise<string> {
   const name = `due-${credentialId.slice(4).toLowerCase()}`
   const long = new Date(Date.now() - 100 * 86_400_000)
-  await house.db.query('update credentials set current_since = $2, labels = $3 where credential_id = $1', [
-    credentialId,
-    long,
-    JSON.stringify({ of: name }),
-  ])
-  const policies = [{ name, select: { labels: { of: name } }, rate: '9999999/s', regretWindow: '0s' }]
+  const [made] = await house.db.query<{ client_id: string }>(
+    'update credentials set current_since = $2 where credential_id = $1 returning client_id',
+    [credentialId, long],
+  )
+  const policies = [{ name, select: { client: made?.client_id ?? '' }, rate: '9999999/s', regretWindow: '0s' }]
   await applyPolicies(house.db, { policies, order: 'keep', prune: false, at: new Date(), actor: 'test' })
   return name
 }
