@@ -63,6 +63,17 @@ begin
   end if;
   return new;
 end $$;
+-- As before, with what has been added: a change of it takes a revision, too.
+drop trigger key_change on keys;
+create trigger key_change before update on keys for each row
+  when (current_setting('keyturn.recovering', true) is distinct from 'on' and not (
+    (new.key_id, new.credential_id, new.version, new.verifier, new.created_at)
+      is not distinct from (old.key_id, old.credential_id, old.version, old.verifier, old.created_at)
+    and ((new.state, new.event, new.revision, new.not_before, new.expires_at, new.sunset_at, new.successor, new.deprecated_at, new.permissions)
+        is not distinct from (old.state, old.event, old.revision, old.not_before, old.expires_at, old.sunset_at, old.successor, old.deprecated_at, old.permissions)
+      or new.state = 'compromised' and old.state in ('pre-activation', 'active', 'suspended', 'deactivated')
+        and new.revision = old.revision + 1)))
+  execute function key_change();
 
 -- Down Migration
 
@@ -98,6 +109,16 @@ begin
   end if;
   return new;
 end $$;
+drop trigger key_change on keys;
+create trigger key_change before update on keys for each row
+  when (current_setting('keyturn.recovering', true) is distinct from 'on' and not (
+    (new.key_id, new.credential_id, new.version, new.verifier, new.created_at)
+      is not distinct from (old.key_id, old.credential_id, old.version, old.verifier, old.created_at)
+    and ((new.state, new.event, new.revision, new.not_before, new.expires_at, new.sunset_at, new.successor)
+        is not distinct from (old.state, old.event, old.revision, old.not_before, old.expires_at, old.sunset_at, old.successor)
+      or new.state = 'compromised' and old.state in ('pre-activation', 'active', 'suspended', 'deactivated')
+        and new.revision = old.revision + 1)))
+  execute function key_change();
 drop trigger credential_permissions on credentials;
 drop function credential_permissions;
 drop trigger credentials_no_change on credentials;

@@ -150,6 +150,22 @@ describe('the database refuses by itself', () => {
     expect(await audited(keyId, 2, update, [keyId])).toBe(CHECK)
   })
 
+  test('a change of what gateways are told, whatever it is, without a revision of its own', async () => {
+    const { keyId } = await makeCredential(db)
+    const changes = [
+      "state = 'suspended'",
+      'not_before = now()',
+      'expires_at = now()',
+      'deprecated_at = now()',
+      'permissions = 2',
+    ]
+    for (const change of changes)
+      expect([change, await refusalOf(db.query(`update keys set ${change} where key_id = $1`, [keyId]))]).toEqual([
+        change,
+        REVISION,
+      ])
+  })
+
   test('a change whose revision stays, jumps or goes back', async () => {
     const { keyId } = await makeCredential(db)
     for (const revision of [1, 3, 0]) {
