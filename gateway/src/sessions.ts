@@ -78,6 +78,11 @@ export function createSessionVerify({ keys, cache, environments, failClosed }: S
   }
 }
 
-/** The key as it is, but for its scopes. A getter of private fields works on the key alone, so its value is taken over. */
-const narrowed = (key: KeyEntry, scopes: readonly string[]): KeyEntry =>
-  Object.create(key, { scopes: { value: scopes }, notBefore: { value: key.notBefore } }) as KeyEntry
+/** Getters of private fields work on the key alone, so their values are taken over. */
+const OF_THE_KEY = ['notBefore', 'sunsetAt', 'successor', 'deprecatedAt', 'restriction'] as const
+
+/** The key as it is, but for its scopes. */
+function narrowed(key: KeyEntry, scopes: readonly string[]): KeyEntry {
+  const values = Object.fromEntries(OF_THE_KEY.map((name) => [name, { value: key[name] }]))
+  return Object.create(key, { ...values, scopes: { value: scopes } }) as KeyEntry
+}

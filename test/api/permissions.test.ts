@@ -22,6 +22,29 @@ const asked = (token: string, { address = '192.0.2.1', method = 'GET', scopes = 
   })
 const both = (outcome: string) => [outcome, outcome]
 
+describe('bad input', () => {
+  test.each([
+    ['nothing to change', { reason: 'boredom' }, 'scopes, allow'],
+    ['an address that is none', { allow: { addresses: ['192.0.2.0/33'] } }, '/allow/addresses/0'],
+    ['a host name', { allow: { addresses: ['192.0.2.1', 'office.example'] } }, '/allow/addresses/1'],
+    ['an empty list, which would shut everybody out', { allow: { addresses: [] } }, '/allow/addresses'],
+    ['a method that is none', { allow: { methods: ['FETCH'] } }, '/allow/methods/0'],
+    ['a list of another kind', { allow: { countries: ['DE'] } }, '/allow'],
+    ['a scope that is none', { scopes: ['Orders Write'] }, '/scopes/0'],
+  ])('%s', async (_, body, where) => {
+    const { credentialId } = await claimedCredential(at.client)
+    const path = `/v1/credentials/${credentialId}`
+    const problem = await refusedWithoutTrace(at, credentialId, ['PATCH', path, { body }])
+    expect([problem.status, problem.code]).toEqual([400, 'invalid-request'])
+    expect(JSON.stringify([problem.detail, problem.errors])).toContain(where)
+  })
+
+  test('a credential that is not there', async () => {
+    const problem = await at.client.refusal('PATCH', '/v1/credentials/crd_0000000000000000', { body: { scopes: [] } })
+    expect([problem.status, problem.code]).toEqual([404, 'unknown-credential'])
+  })
+})
+
 test('G3: changed scopes and lists reach every gateway with a receipt, are audited once, and go with the next key', async () => {
   const { credentialId, keyId, token } = await claimedCredential(at.client)
   expect(asked(token, { scopes: ['orders:write'] })).toEqual(both('missing-scope'))
@@ -71,27 +94,4 @@ test('a credential is restricted from its creation on', async () => {
   const { token } = (await redeem(at.client, body.claim)).body
   expect(asked(token, { address: '192.0.2.7' })).toEqual(both('accepted'))
   expect(asked(token, { address: '192.0.2.8' })).toEqual(both('address-not-allowed'))
-})
-
-describe('bad input', () => {
-  test.each([
-    ['nothing to change', { reason: 'boredom' }, 'scopes, allow'],
-    ['an address that is none', { allow: { addresses: ['192.0.2.0/33'] } }, '/allow/addresses/0'],
-    ['a host name', { allow: { addresses: ['192.0.2.1', 'office.example'] } }, '/allow/addresses/1'],
-    ['an empty list, which would shut everybody out', { allow: { addresses: [] } }, '/allow/addresses'],
-    ['a method that is none', { allow: { methods: ['FETCH'] } }, '/allow/methods/0'],
-    ['a list of another kind', { allow: { countries: ['DE'] } }, '/allow'],
-    ['a scope that is none', { scopes: ['Orders Write'] }, '/scopes/0'],
-  ])('%s', async (_, body, where) => {
-    const { credentialId } = await claimedCredential(at.client)
-    const path = `/v1/credentials/${credentialId}`
-    const problem = await refusedWithoutTrace(at, credentialId, ['PATCH', path, { body }])
-    expect([problem.status, problem.code]).toEqual([400, 'invalid-request'])
-    expect(JSON.stringify([problem.detail, problem.errors])).toContain(where)
-  })
-
-  test('a credential that is not there', async () => {
-    const problem = await at.client.refusal('PATCH', '/v1/credentials/crd_0000000000000000', { body: { scopes: [] } })
-    expect([problem.status, problem.code]).toEqual([404, 'unknown-credential'])
-  })
 })

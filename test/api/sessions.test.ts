@@ -2,6 +2,7 @@
 import { JWKS_PATH, type KeyId, newToken, randomBase62 } from '@keyturn/contract'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
+import { appendAudit } from '../../registry/audit.ts'
 import { eventually } from '../support/house.ts'
 import { startGatewayProcess, startUpstream } from '../support/processes.ts'
 import { apiHouse, type CreatedBody, claimedCredential, newClient, redeem } from './support.ts'
@@ -71,7 +72,7 @@ test('G3: trade, call through a gateway, kill the key: the session is refused at
 test('bad input: each is refused with what to do, and leaves nothing behind', async () => {
   const { token, keyId } = await claimedCredential(at.client)
   const traces = () =>
-    at.house.db.query(
+    at.house.db.query<{ used: number; changes: number; keys: number }>(
       `select (select accepted from key_usage where key_id = $1) as used, (select count(*) from audit where subject = $1) as changes,
          (select count(*) from signing_keys) as keys`,
       [keyId],
@@ -97,12 +98,17 @@ test('bad input: each is refused with what to do, and leaves nothing behind', as
     expect([options, problem.code]).toEqual([options, code])
     if (says !== undefined) expect(problem.detail).toContain(says)
   }
-  await at.house.db.query(
-    `update keys set state = 'suspended', event = 'keyturn.key.suspended', revision = revision + 1 where key_id = $1`,
-    [keyId],
-  )
-  const suspended = await at.client.refusal('POST', '/v1/sessions', { token })
-  expect([suspended.code, await traces()]).toEqual(['invalid-key', before])
+  // A right key was used, also where it asked for more than it may: twice.
+  expect(await traces()).toEqual(before.map((trace) => ({ ...trace, used: trace.used + 2 })))
+  await at.house.db.tx(async (tx) => {
+    await appendAudit(tx, { at: new Date(), actor: 'test', action: 'key.suspended', subject: keyId, revision: 2, detail: {} })
+    await tx.query(`update keys set state = 'suspended', event = 'keyturn.key.suspended', revision = 2 where key_id = $1`, [
+      keyId,
+    ])
+  })
+  const suspended = await traces()
+  const { code } = await at.client.refusal('POST', '/v1/sessions', { token })
+  expect([code, await traces()]).toEqual(['invalid-key', suspended])
 })
 
 test('G2: to trade a key is to use it', async () => {
