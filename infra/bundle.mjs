@@ -35,7 +35,7 @@ export const SCAN = {
 export const COMMAND = {
   name: 'command',
   entries: ['cli/keyturn.ts'],
-  sources: ['cli', ...CONTROL_PLANE],
+  sources: ['cli', 'gateway/src', ...CONTROL_PLANE],
   plugins: [{ name: 'packages-outside', setup: keepPackagesOutside }],
   external: [],
 }
@@ -114,9 +114,11 @@ async function makeOnce(bundle, directory) {
 }
 
 /** @param {Bundle} bundle @param {string} outdir */
-async function make({ entries, external, plugins }, outdir) {
+async function make({ name, entries, sources, external, plugins }, outdir) {
   const { build } = await import('esbuild')
-  await build({
+  const { metafile } = await build({
+    absWorkingDir: ROOT,
+    metafile: true,
     entryPoints: entries.map((entry) => join(ROOT, entry)),
     ...(entries.length === 1 ? {} : { outbase: ROOT }),
     outdir,
@@ -134,6 +136,11 @@ async function make({ entries, external, plugins }, outdir) {
     banner: { js: "import { createRequire as requireOf } from 'node:module'\nconst require = requireOf(import.meta.url)" },
     logLevel: 'silent',
   })
+  // A change of it would not be noticed.
+  const strange = Object.keys(metafile.inputs).find(
+    (path) => !path.includes('node_modules/') && !sources.some((folder) => path.startsWith(`${folder}/`)),
+  )
+  if (strange !== undefined) throw new Error(`${strange} goes into ${name} and is not among its sources`)
 }
 
 /** A module goes on to find its neighbours where its source is. @param {import('esbuild').PluginBuild} build */
