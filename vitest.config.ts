@@ -1,13 +1,13 @@
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/** What takes longest, longest first: it is begun first, so that nobody waits for it at the end. */
+/** What takes longest is begun first, so that nobody waits for it at the end; but what starts a whole house of processes not all at once. */
 const LONGEST = [
   'faults/kill',
-  'demo/start',
-  'api/servers-gone',
   'leaks/',
+  'demo/start',
   'cli/',
+  'api/servers-gone',
   'activities/republish',
   'integration/',
   'workflows/',
@@ -28,8 +28,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
     pool: 'forks',
-    // One more than the cores of a small machine: many tests wait for what happens by itself.
-    maxWorkers: 3,
+    // As many as a small machine has cores: most tests start processes of their own beside them.
+    maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
     // On a busy machine everything takes ten times as long, and comes all the same.
     hookTimeout: 180_000,
