@@ -97,8 +97,16 @@ export async function claimedCredential(api: ApiClient): Promise<CreatedBody & {
   return { ...created, token: (await redeem(api, created.claim)).body.token }
 }
 
+/** Asks for a rotation; again, as whoever is told to try again in a moment. */
 export const trigger = (api: ApiClient, credentialId: string, body: object = {}) =>
-  api.post<TriggeredBody>(`/v1/credentials/${credentialId}/rotations`, { ...QUICK, ...body })
+  eventually(
+    async () => {
+      const answer = await api.post<TriggeredBody>(`/v1/credentials/${credentialId}/rotations`, { ...QUICK, ...body })
+      return answer.status !== 503 && answer
+    },
+    `a rotation of ${credentialId}`,
+    60_000,
+  )
 
 /** Waits until a rotation has come to a stage; it may have gone on from there. */
 export const reached = (api: ApiClient, rotationId: string, stage: RotationStage): Promise<RotationBody> =>
