@@ -1,22 +1,20 @@
-import { EnvironmentSchema, type KeyId, Labels } from '@keyturn/contract'
+import { EnvironmentSchema, Labels } from '@keyturn/contract'
 import Type from 'typebox'
 import { claimCode } from '../registry/claims.ts'
 import { createCredential, getCredential } from '../registry/credentials.ts'
 import { keysOfCredential } from '../registry/keys.ts'
 import { openRotationOf } from '../registry/rotations.ts'
 import { lastUses, readEvidence } from '../registry/usage.ts'
-import { withinTime } from './dependencies.ts'
 import { operator } from './operator.ts'
 import { AllowInput, checkAddresses } from './permissions.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
+import { tellGateways } from './propagated.ts'
 import { type Api, given, isoOf, OPERATOR_SECURITY } from './routes.ts'
 import { ClientIdSchema, CredentialBody, CredentialIdSchema, Input, Name, Problems, Scopes } from './schemas.ts'
 
 /** How long the claim of a new credential can be used. */
 const CLAIM_LIFETIME_MS = 7 * 86_400_000
-/** How long a new credential's answer waits for the gateways. */
-const PROPAGATION_WAIT_MS = 5_000
 
 const Created = Type.Object({
   credentialId: CredentialIdSchema,
@@ -78,7 +76,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           claim,
           claimUrl: `${publicUrl}/v1/claims/${claim}`,
           claimExpiresAt: claimExpiresAt.toISOString(),
-          propagated: await propagate(deps, made.keyId),
+          propagated: (await tellGateways(deps, [made.keyId], 'a new key')).everywhere,
         })
     },
   )
@@ -130,28 +128,4 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       }
     },
   )
-}
-
-/** Whether every live gateway has the key. When Kafka is away, the worker's sweep publishes it later. */
-async function propagate({ propagation, log }: ApiDeps, keyId: KeyId): Promise<boolean> {
-  const deadline = Date.now() + PROPAGATION_WAIT_MS
-  const gaveUp = new AbortController()
-  const work = propagation
-    .publish(keyId)
-    .then((publication) =>
-      propagation.waitForReceipt(publication, { timeoutMs: Math.max(0, deadline - Date.now()), signal: gaveUp.signal }),
-    )
-  // What comes after we have given up is nobody's failure.
-  work.catch(() => undefined)
-  try {
-    const receipt = await withinTime('Kafka', PROPAGATION_WAIT_MS + 500, work)
-    if (receipt.unconfirmed.length > 0)
-      log.warn({ keyId, unconfirmed: receipt.unconfirmed }, 'a new key has not reached every gateway yet')
-    return receipt.unconfirmed.length === 0
-  } catch (error) {
-    log.warn({ err: error, keyId }, 'a new key could not be published; the sweep will')
-    return false
-  } finally {
-    gaveUp.abort()
-  }
 }

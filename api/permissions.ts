@@ -1,16 +1,13 @@
 /** Changing what the keys of a credential may do, and from where. */
-import { Allow, type Allow as Allowed, type KeyId, METHODS, parseAddressBlock, type Receipt } from '@keyturn/contract'
+import { Allow, type Allow as Allowed, METHODS, parseAddressBlock } from '@keyturn/contract'
 import Type from 'typebox'
 import { changePermissions } from '../registry/permissions.ts'
-import { withinTime } from './dependencies.ts'
 import { operator } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
+import { tellGateways } from './propagated.ts'
 import { type Api, given, OPERATOR_SECURITY } from './routes.ts'
 import { CredentialIdSchema, Input, Problems, Reason, ReceiptSchema, Scopes } from './schemas.ts'
-
-/** How long the answer waits for the gateways. */
-const PROPAGATION_WAIT_MS = 5_000
 
 const Addresses = Type.Array(
   Type.String({ minLength: 2, maxLength: 49, description: 'an address or a CIDR block, IPv4 or IPv6' }),
@@ -72,7 +69,7 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
       checkAddresses(allow?.addresses)
       const { actor } = operator(request)
       const changed = await changePermissions(db, { credentialId: request.params.id, scopes, allow, reason, at: clock(), actor })
-      const receipts = await tellGateways(deps, changed.changed)
+      const { receipts, everywhere } = await tellGateways(deps, changed.changed, 'a change of permissions')
       return {
         credentialId: changed.credentialId,
         scopes: [...changed.scopes],
@@ -82,31 +79,8 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
           gateways: receipt.gateways.map((gateway) => ({ ...gateway })),
           unconfirmed: [...receipt.unconfirmed],
         })),
-        propagated: receipts.length === changed.changed.length && receipts.every(({ unconfirmed }) => unconfirmed.length === 0),
+        propagated: everywhere,
       }
     },
   )
-}
-
-/** What can not be published now, the worker's sweep publishes later. */
-async function tellGateways({ propagation, log }: ApiDeps, keyIds: readonly KeyId[]): Promise<Receipt[]> {
-  const deadline = Date.now() + PROPAGATION_WAIT_MS
-  const gaveUp = new AbortController()
-  const receipts: Receipt[] = []
-  const work = (async () => {
-    const published = await Promise.all(keyIds.map((keyId) => propagation.publish(keyId)))
-    for (const publication of published) {
-      const timeoutMs = Math.max(0, deadline - Date.now())
-      receipts.push(await propagation.waitForReceipt(publication, { timeoutMs, signal: gaveUp.signal }))
-    }
-  })()
-  work.catch(() => undefined)
-  try {
-    await withinTime('Kafka', PROPAGATION_WAIT_MS + 500, work)
-  } catch (error) {
-    log.warn({ err: error, keyIds }, 'changed permissions could not be published; the sweep will')
-  } finally {
-    gaveUp.abort()
-  }
-  return [...receipts]
 }

@@ -12,9 +12,9 @@ import {
   SESSION_TYPE,
   type SessionClaims,
   SessionKeySet,
-  scopeCovers,
   sessionAudience,
   tokenSha256,
+  uncovered,
 } from '@keyturn/contract'
 import { SignJWT } from 'jose'
 import Type from 'typebox'
@@ -107,7 +107,7 @@ export function sessionRoutes(api: Api, { db, sealer, clock, config: { sessionKe
       const key = mayBeKey(token) ? await keyForSession(db, tokenSha256(token), at) : undefined
       if (key === undefined) throw new ApiError('invalid-key', 'Send a key that is accepted, as a whole.')
       const scopes = request.body.scopes ?? key.scopes
-      const lacking = scopes.find((scope) => !key.scopes.some((pattern) => scopeCovers(pattern, scope)))
+      const lacking = uncovered(key.scopes, scopes)
       if (lacking !== undefined)
         throw new ApiError('scope-exceeded', `A session can do no more than its key, which can not do ${lacking}.`)
       // Whole seconds, as the token has them.

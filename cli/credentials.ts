@@ -4,7 +4,7 @@ import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
 import { collectWords } from './options.ts'
 import { plain, table } from './output.ts'
-import { permissionsCommand } from './permissions.ts'
+import { permissionsCommand, restriction } from './permissions.ts'
 import { clock, credentialText } from './rendering.ts'
 
 interface CreateOptions {
@@ -41,9 +41,6 @@ const withLabel = (term: string, before: Record<string, string> = {}): Record<st
   if (equals < 1) throw new InvalidArgumentError('A label looks like team=rates.')
   return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
 }
-
-const restriction = (addresses: readonly string[] | undefined, methods: readonly string[] | undefined): object =>
-  addresses === undefined && methods === undefined ? {} : { allow: { addresses, methods } }
 
 export function credentialCommands(): Command {
   return new Command('credential')

@@ -2,8 +2,9 @@
 import { stat } from 'node:fs/promises'
 import type { ImportedKey } from '@keyturn/contract/imported-key'
 import { Option } from 'commander'
+import { confirmCount } from './confirmation.ts'
 import { type Context, command, outputOf, withApi } from './context.ts'
-import { Failure, ProblemFailure, UsageFailure } from './failure.ts'
+import { Failure, ProblemFailure } from './failure.ts'
 import { hashTokens } from './import-hash.ts'
 import { type FileItem, Flaws, readFileRows } from './import-rows.ts'
 
@@ -64,7 +65,7 @@ async function importFile(context: Context, path: string, options: ImportOptions
   if (options.dryRun === true) return output.result({ dryRun: true, ...seen }, () => `${text}\nNothing was done.`)
   if (found.imported > 0) {
     if (!output.json) output.note(text)
-    await confirm(found.imported, options.yes === true)
+    await confirmCount(found.imported, 'keys to import them', options.yes)
   }
   if ((await signature(path)) !== before) throw new Failure(`${path} has changed meanwhile`, 'Nothing was done. Run this again.')
   const done = found.imported > 0 ? await sendAll(context, path, { ...options, dryRun: false }, contract) : found
@@ -199,20 +200,6 @@ function stopped(error: unknown, path: string, { imported }: Totals, batch: read
   return new Failure(error.message, [...lines, ...(lines.length === 0 && error.hint ? [error.hint] : []), hint].join('\n  '), {
     cause: error,
   })
-}
-
-/**
- * @throws UsageFailure where nobody can type; Failure when something else is typed
- */
-async function confirm(count: number, yes: boolean): Promise<void> {
-  if (yes) return
-  if (process.stdin.isTTY !== true)
-    throw new UsageFailure('Nobody is here to confirm this', 'Add --yes where the command is not typed by a person.')
-  const { createInterface } = await import('node:readline/promises')
-  const ask = createInterface({ input: process.stdin, output: process.stderr })
-  const typed = await ask.question('Type the number of keys to import them now: ')
-  ask.close()
-  if (typed.trim() !== String(count)) throw new Failure(`${count} was to be typed`, 'Nothing was done.')
 }
 
 const plural = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`

@@ -19,6 +19,12 @@ interface Changed {
   readonly propagated: boolean
 }
 
+type List = readonly string[] | null | undefined
+
+/** Nothing where neither list is given; null takes a list away. */
+export const restriction = (addresses: List, methods: List): object =>
+  addresses === undefined && methods === undefined ? {} : { allow: { addresses, methods } }
+
 export const permissionsCommand = (): Command =>
   command('update', 'change what its keys may do, and from where; each list is replaced as a whole')
     .argument('<credential>')
@@ -32,8 +38,7 @@ export const permissionsCommand = (): Command =>
       withApi(async ({ api, output }, credentialId: string, options: UpdateOptions) => {
         const addresses = options.anyAddress ? null : options.address
         const methods = options.anyMethod ? null : options.method
-        const allow = addresses === undefined && methods === undefined ? {} : { allow: { addresses, methods } }
-        const body = { scopes: options.scope, ...allow, reason: options.reason }
+        const body = { scopes: options.scope, ...restriction(addresses, methods), reason: options.reason }
         const changed = await api.patch<Changed>(`/v1/credentials/${encodeURIComponent(credentialId)}`, body)
         output.result(changed, () =>
           [

@@ -4,6 +4,7 @@ import type { RolloverCounts, RolloverReceipt, RolloverRemainder, RolloverStage 
 import type { GatewayReceipt } from '@keyturn/contract/rotation'
 import type { Selector } from '@keyturn/contract/selector'
 import { Command } from 'commander'
+import { confirmCount } from './confirmation.ts'
 import { type Context, command, withApi } from './context.ts'
 import { EXIT, Failure, ProblemFailure, UsageFailure } from './failure.ts'
 import { type Output, plain, table } from './output.ts'
@@ -69,16 +70,7 @@ export async function confirm(
 ): Promise<void> {
   if (preview.credentials === 0) throw new Failure('No credential with a key is selected', 'Nothing was done.')
   if (!output.json) output.note(previewText(select, preview))
-  if (yes === true) return
-  if (process.stdin.isTTY !== true) {
-    throw new UsageFailure('Nobody is here to confirm this', 'Add --yes where the command is not typed by a person.')
-  }
-  const { createInterface } = await import('node:readline/promises')
-  const ask = createInterface({ input: process.stdin, output: process.stderr })
-  const typed = await ask.question('Type the number of credentials to kill their keys now: ')
-  ask.close()
-  if (typed.trim() !== String(preview.credentials))
-    throw new Failure(`${preview.credentials} was to be typed`, 'Nothing was done.')
+  await confirmCount(preview.credentials, 'credentials to kill their keys', yes)
 }
 
 function previewText(select: string, { credentials, keys, clients, environments, joined }: Preview): string {

@@ -8,10 +8,10 @@ import {
   BRAND_PATTERN,
   DEFAULT_BRAND,
   DURATION_PATTERN,
+  isScope,
   isWrappedKek,
   KEK_BYTES,
   parseDuration,
-  ScopePattern,
   splitKeks,
   type TopicNames,
   TRANSIT_PATTERN,
@@ -199,7 +199,6 @@ export class ConfigError extends Error {
 }
 
 const VALIDATOR = Compile(VARIABLES)
-const SCOPE = new RegExp(ScopePattern)
 const DEFAULT_LEAK_AT_ONCE = 'trade:*,withdraw:*'
 const DEFAULT_LEAK_OVERLAP = '60m'
 
@@ -269,7 +268,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
       const gitguardianToken = optionalSecret('KEYTURN_GITGUARDIAN_TOKEN')
       if (reporterToken !== undefined) refuseShort('KEYTURN_REPORTER_TOKEN', reporterToken, flaws)
       const atOnce = (set.KEYTURN_LEAK_AT_ONCE ?? DEFAULT_LEAK_AT_ONCE).split(',').map((pattern) => pattern.trim())
-      if (!atOnce.every((pattern) => pattern === '*' || SCOPE.test(pattern)))
+      if (!atOnce.every((pattern) => pattern === '*' || isScope(pattern)))
         flaws.push(`KEYTURN_LEAK_AT_ONCE: not usable; expected ${expected('KEYTURN_LEAK_AT_ONCE')}`)
       const leaks: LeakConfig = {
         atOnce,

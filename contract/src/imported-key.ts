@@ -1,6 +1,6 @@
 /** A key that a provider issued before Keyturn, as an import brings it: the SHA-256 of its token, and never the token. */
 import { ENVIRONMENTS, type Environment } from './environment.ts'
-import { ScopePattern } from './key-record.ts'
+import { isScope } from './key-record.ts'
 import { looksLikeAnyKey } from './stray-key.ts'
 import { ALPHABET_NAMES, type Alphabet, bitsOf, ENOUGH_BITS } from './strength.ts'
 
@@ -82,7 +82,6 @@ export function weaknessOf({ bits }: ImportedKey): string | undefined {
 /** By how much clocks may differ. */
 const CLOCKS_MS = 5 * 60_000
 const NAME = /^[^\s\p{C}](?:[^\p{C}]*[^\s\p{C}])?$/u
-const SCOPE = new RegExp(ScopePattern)
 const HEX_DIGEST = /^[0-9a-fA-F]{64}$/
 const BASE64_DIGEST = /^[A-Za-z0-9+/]{43}=$/
 const TIME = /^(\d{4})-(\d{2})-(\d{2})(?:T(\d{2}):(\d{2}):(\d{2})(?:\.\d{1,9})?Z)?$/
@@ -132,7 +131,7 @@ function scopesOf(row: Readonly<Record<string, unknown>>): readonly string[] {
   if (scopes.length > 100) throw new Flaw('scopes: must be 100 or fewer')
   if (new Set(scopes).size < scopes.length) throw new Flaw('scopes: the same one stands there twice')
   return scopes.map((scope, i) => {
-    if (typeof scope !== 'string' || scope.length > 100 || !SCOPE.test(scope))
+    if (typeof scope !== 'string' || scope.length > 100 || !isScope(scope))
       throw new Flaw(`scopes: number ${i + 1} is not a scope like trade:orders`)
     return scope
   })

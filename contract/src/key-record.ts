@@ -11,6 +11,8 @@ export const Timestamp = Type.String({
 })
 export const EnvironmentSchema = Type.Enum([...ENVIRONMENTS])
 export const ScopePattern = '^[a-z0-9][a-z0-9._-]*(:([a-z0-9][a-z0-9._-]*|\\*))*$'
+const SCOPE = new RegExp(ScopePattern)
+export const isScope = (text: string): boolean => SCOPE.test(text)
 export const ScopeSchema = Type.String({ pattern: ScopePattern, maxLength: 100 })
 
 /** What a gateway needs to check a key, and nothing more. */

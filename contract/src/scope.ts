@@ -9,5 +9,9 @@ export function scopeCovers(pattern: string, scope: string): boolean {
   return scope === stem || scope.startsWith(`${stem}:`)
 }
 
+/** The first scope that none of the patterns covers, if there is one. */
+export const uncovered = (patterns: readonly string[], scopes: readonly string[]): string | undefined =>
+  scopes.find((scope) => !patterns.some((pattern) => scopeCovers(pattern, scope)))
+
 /** Whether two patterns have a scope in common: a key that holds `trade:*` can do what `trade:write` protects. */
 export const scopesTouch = (a: string, b: string): boolean => scopeCovers(a, b) || scopeCovers(b, a)

@@ -7,6 +7,7 @@ import {
   ENVIRONMENTS,
   type Environment,
   GATEWAY_ID_PATTERN,
+  isScope,
   parseDuration,
   type TopicNames,
   topicNames,
@@ -16,7 +17,6 @@ import { Compile } from 'typebox/compile'
 import { isFailClosedPattern } from './fail-closed.ts'
 import type { FallbackAddress } from './fallback.ts'
 import type { GatewayOptions } from './gateway.ts'
-import { isScope } from './permissions.ts'
 import type { ReplaySettings } from './replay/create.ts'
 import { addressList } from './restriction.ts'
 import type { HostAndPort } from './server.ts'

@@ -1,15 +1,14 @@
 /** Which keys a stale gateway must not decide on (G3): by scope pattern (`trade:*`, `trade:write`) or environment (`env:prod`). */
-import { ENVIRONMENTS, type Environment, ScopePattern, scopesTouch } from '@keyturn/contract'
+import { ENVIRONMENTS, type Environment, isScope, scopesTouch } from '@keyturn/contract'
 import type { KeyEntry } from './key-cache.ts'
 
-const SCOPE = new RegExp(ScopePattern)
 const ENV = 'env:'
 
 const isEnvironment = (value: string): value is Environment => ENVIRONMENTS.some((environment) => environment === value)
 
 /** Whether one pattern of the list can be used at all. */
 export const isFailClosedPattern = (pattern: string): boolean =>
-  pattern.startsWith(ENV) ? isEnvironment(pattern.slice(ENV.length)) : pattern === '*' || SCOPE.test(pattern)
+  pattern.startsWith(ENV) ? isEnvironment(pattern.slice(ENV.length)) : pattern === '*' || isScope(pattern)
 
 /**
  * @param patterns scope patterns and `env:<environment>`

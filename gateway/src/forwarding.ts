@@ -1,5 +1,5 @@
 /** Which header fields cross the gateway, in either direction. */
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { HEADERS } from '@keyturn/contract'
 
 /** RFC 9110 section 7.6.1, and what old programs send in its stead. */
@@ -30,20 +30,19 @@ const KEYS = new Set(['authorization', 'x-api-key'])
 export const endsHere = (name: string): boolean => isOurs(name) || KEYS.has(name.replaceAll('_', '-'))
 const isSecret = (name: string): boolean => KEPT_HERE.has(name.replaceAll('_', '-'))
 
-export interface IncomingFields {
-  /** Names and values in turn, as they came. */
-  readonly raw: readonly string[]
-  readonly parsed: IncomingHttpHeaders
-  /** Of the connection. */
-  readonly address: string
-}
+/** Of the value of a `Content-Type` field: such an answer stays open. */
+export const isEventStream = (type: unknown): boolean => String(type ?? '').startsWith('text/event-stream')
 
 /**
  * The fields of the request to the API, names and values in turn.
  * @param trusted whether a proxy before us is believed on where the request came from
  */
-export function requestFields(incoming: IncomingFields, identity: Readonly<Record<string, string>>, trusted: boolean): string[] {
-  const { raw, parsed, address } = incoming
+export function requestFields(
+  { rawHeaders: raw, headers: parsed, socket }: IncomingMessage,
+  identity: Readonly<Record<string, string>>,
+  trusted: boolean,
+): string[] {
+  const address = socket.remoteAddress ?? 'unknown'
   const dropped = named(parsed.connection)
   const fields: string[] = []
   for (let i = 0; i + 1 < raw.length; i += 2) {

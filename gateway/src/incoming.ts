@@ -4,27 +4,30 @@ import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/cont
 import { callerAddress } from './forwarding.ts'
 import type { RequestInfo } from './request-info.ts'
 
-export function sendProblem(
-  response: ServerResponse,
+/** Header fields and body of an answer that says what is wrong, the same in every way in. */
+export function problemAnswer(
   document: ProblemDocument,
   headers: Readonly<Record<string, string>>,
-): void {
-  const body = JSON.stringify(document)
-  response.writeHead(document.status, {
-    ...headers,
-    'content-type': PROBLEM_MEDIA_TYPE,
-    'content-length': Buffer.byteLength(body),
-    'cache-control': 'no-store',
-  })
-  response.end(body)
+): { headers: Record<string, string>; body: string } {
+  return {
+    headers: { ...headers, 'content-type': PROBLEM_MEDIA_TYPE, 'cache-control': 'no-store' },
+    body: JSON.stringify(document),
+  }
 }
+
+export function sendProblem(response: ServerResponse, document: ProblemDocument, fields: Readonly<Record<string, string>>): void {
+  const { headers, body } = problemAnswer(document, fields)
+  response.writeHead(document.status, { ...headers, 'content-length': Buffer.byteLength(body) }).end(body)
+}
+
+export const addressOf = ({ socket, headersDistinct }: IncomingMessage, trustedProxies: number): string | undefined =>
+  callerAddress(socket.remoteAddress, headersDistinct['x-forwarded-for']?.join(','), trustedProxies)
 
 /** What a request shows, and where it comes from. */
 export function describeRequest(request: IncomingMessage, path: string, trustedProxies: number): RequestInfo {
-  const forwardedFor = request.headersDistinct['x-forwarded-for']?.join(',')
   return {
     headers: request.headersDistinct,
-    address: callerAddress(request.socket.remoteAddress, forwardedFor, trustedProxies),
+    address: addressOf(request, trustedProxies),
     method: request.method,
     url: path,
     authority: request.headers.host,

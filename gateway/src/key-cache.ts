@@ -85,6 +85,17 @@ export class KeyEntry {
   }
 }
 
+/** They read private fields, which are the key's alone. */
+const GETTERS = Object.entries(Object.getOwnPropertyDescriptors(KeyEntry.prototype)).flatMap(([name, { get }]) =>
+  get === undefined ? [] : [name as keyof KeyEntry],
+)
+
+/** The key as it is, but for its scopes. */
+export function narrowed(key: KeyEntry, scopes: readonly string[]): KeyEntry {
+  const values = Object.fromEntries(GETTERS.map((name) => [name, { value: key[name] }]))
+  return Object.create(key, { ...values, scopes: { value: scopes } }) as KeyEntry
+}
+
 /** Equal strings and lists once in memory. Forgets all when full: sharing less is better than a table that grows for ever. */
 class Strings {
   readonly #strings = new Map<string, string>()

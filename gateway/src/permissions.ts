@@ -1,10 +1,7 @@
 /** What a right key may not do. The key is known to be right by then, so the answer may say what is missing. */
-import { type ProblemDocument, problem, ScopePattern, scopeCovers } from '@keyturn/contract'
+import { isScope, type ProblemDocument, problem, uncovered } from '@keyturn/contract'
 import type { KeyEntry } from './key-cache.ts'
 import type { RequestInfo } from './request-info.ts'
-
-const SCOPE = new RegExp(ScopePattern)
-export const isScope = (text: string): boolean => SCOPE.test(text)
 
 /** @throws RangeError that names a scope that no key can have: a route that asks for it would be closed to all */
 export function checkScopes(scopes: readonly string[]): readonly string[] {
@@ -20,8 +17,6 @@ export function forbids(key: KeyEntry, request: RequestInfo, scopes: readonly st
     if (!restriction.allowsAddress(request.address)) return problem('address-not-allowed')
     if (!restriction.allowsMethod(request.method)) return problem('method-not-allowed-for-key')
   }
-  for (const scope of scopes) {
-    if (!key.scopes.some((held) => scopeCovers(held, scope))) return problem('missing-scope', `This needs the scope ${scope}.`)
-  }
-  return undefined
+  const missing = uncovered(key.scopes, scopes)
+  return missing === undefined ? undefined : problem('missing-scope', `This needs the scope ${missing}.`)
 }

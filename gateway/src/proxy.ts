@@ -6,7 +6,7 @@ import { problem } from '@keyturn/contract'
 import { type Dispatcher, Pool } from 'undici'
 import type { Accepted } from './authenticate.ts'
 import { decide } from './decide.ts'
-import { requestFields, responseFields } from './forwarding.ts'
+import { isEventStream, requestFields, responseFields } from './forwarding.ts'
 import { describeRequest, errorCode, NO_PATH, pathOf, sendProblem } from './incoming.ts'
 import { createThrottle } from './log.ts'
 import { checkScopes } from './permissions.ts'
@@ -27,7 +27,6 @@ export interface ReverseProxy {
 const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] !== undefined && headers['content-length'] !== '0')
 
-const isEventStream = (type: string | string[] | undefined): boolean => String(type ?? '').startsWith('text/event-stream')
 /** The API closed a kept connection just as we used it again. */
 const CONNECTION_LOST = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']
 const REPEATABLE = ['GET', 'HEAD', 'OPTIONS']
@@ -65,13 +64,12 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     response.once('close', () => {
       if (!response.writableFinished) aborted.abort()
     })
-    const incoming = { raw: request.rawHeaders, parsed: request.headers, address: request.socket.remoteAddress ?? 'unknown' }
     let answer: Dispatcher.ResponseData
     try {
       answer = await send({
         method: (request.method ?? 'GET') as Dispatcher.HttpMethod,
         path: basePath + path,
-        headers: requestFields(incoming, accepted.identity, trustedProxies > 0),
+        headers: requestFields(request, accepted.identity, trustedProxies > 0),
         body: hasBody(request) ? request : null,
         signal: aborted.signal,
       })

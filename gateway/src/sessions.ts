@@ -3,12 +3,12 @@
  * itself, at this moment.
  */
 import { verify as verifySignature } from 'node:crypto'
-import { type Environment, SESSION_TYPE, SessionClaims, scopeCovers, sessionAudience } from '@keyturn/contract'
+import { type Environment, SESSION_TYPE, SessionClaims, sessionAudience, uncovered } from '@keyturn/contract'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { Compile } from 'typebox/compile'
-import type { KeyCache, KeyEntry } from './key-cache.ts'
+import { type KeyCache, type KeyEntry, narrowed } from './key-cache.ts'
 import type { SessionKeys } from './session-keys.ts'
-import { type Decision, judge, NO_SUCH_KEY, TOO_LONG, type Verify } from './verify.ts'
+import { FOREIGN, judge, NO_SUCH_KEY, TOO_LONG, type Verify } from './verify.ts'
 
 const LONGEST_SESSION = 8_192
 const SIGNATURE_BYTES = 64
@@ -17,7 +17,6 @@ const CLOCK_SPREAD_S = 300
 /** Tokens whose signatures were right, so that one that comes often is not verified each time. */
 const MOST_REMEMBERED = 10_000
 
-const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
 const isClaims = Compile(SessionClaims)
 
 export interface SessionOptions {
@@ -71,18 +70,8 @@ export function createSessionVerify({ keys, cache, environments, failClosed }: S
     if (decision.outcome !== 'accepted') return decision
     const scopes = claims.scope.split(' ').filter((scope) => scope !== '')
     // What the key has lost since, its sessions have lost.
-    if (!scopes.every((scope) => key.scopes.some((pattern) => scopeCovers(pattern, scope))))
-      return { outcome: 'refused', key, reason: 'scope' }
+    if (uncovered(key.scopes, scopes) !== undefined) return { outcome: 'refused', key, reason: 'scope' }
     if (keys.isStale(now) && failClosed(key)) return { outcome: 'undecided', key }
     return { outcome: 'accepted', key: narrowed(key, scopes) }
   }
-}
-
-/** Getters of private fields work on the key alone, so their values are taken over. */
-const OF_THE_KEY = ['notBefore', 'sunsetAt', 'successor', 'deprecatedAt', 'restriction'] as const
-
-/** The key as it is, but for its scopes. */
-function narrowed(key: KeyEntry, scopes: readonly string[]): KeyEntry {
-  const values = Object.fromEntries(OF_THE_KEY.map((name) => [name, { value: key[name] }]))
-  return Object.create(key, { ...values, scopes: { value: scopes } }) as KeyEntry
 }

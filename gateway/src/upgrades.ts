@@ -2,11 +2,11 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { Duplex } from 'node:stream'
-import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/contract'
+import { type ProblemDocument, problem } from '@keyturn/contract'
 import { decide } from './decide.ts'
 import { requestFields, responseFields } from './forwarding.ts'
 import type { Gateway } from './gateway.ts'
-import { describeRequest, errorCode, NO_PATH, pathOf } from './incoming.ts'
+import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './incoming.ts'
 import { createThrottle, type Log } from './log.ts'
 import { answerUpgrade, writeHead } from './upgrade-answer.ts'
 
@@ -49,10 +49,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
   const send = upstream.protocol === 'https:' ? httpsRequest : httpRequest
 
   const refuse = (socket: Duplex, document: ProblemDocument, fields: Readonly<Record<string, string>>): void =>
-    answerUpgrade(socket, document.status, {
-      headers: { ...fields, 'content-type': PROBLEM_MEDIA_TYPE, 'cache-control': 'no-store' },
-      body: JSON.stringify(document),
-    })
+    answerUpgrade(socket, document.status, problemAnswer(document, fields))
 
   return {
     cut() {
@@ -68,8 +65,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       const answer = await decide(gateway, info, scopes)
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
       const { keyId } = answer.key
-      const incoming = { raw: request.rawHeaders, parsed: request.headers, address: request.socket.remoteAddress ?? 'unknown' }
-      const fields = requestFields(incoming, answer.identity, trustedProxies > 0)
+      const fields = requestFields(request, answer.identity, trustedProxies > 0)
       const outgoing = send(new URL(basePath + path, upstream), {
         headers: ['host', upstream.host, ...fields, 'connection', 'Upgrade', 'upgrade', 'websocket'],
         agent: false,

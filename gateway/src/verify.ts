@@ -26,7 +26,7 @@ export type RefusalReason = 'state' | 'not-yet-valid' | 'expired' | 'scope'
 export type UnknownFlaw = 'too-long' | 'foreign' | 'no-such-key'
 
 export const TOO_LONG: Decision = { outcome: 'unknown', flaw: 'too-long' }
-const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
+export const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
 export const NO_SUCH_KEY: Decision = { outcome: 'unknown', flaw: 'no-such-key' }
 
 /** @param now ms since the epoch */

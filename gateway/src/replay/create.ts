@@ -1,5 +1,5 @@
 /** The replay guard of a gateway, as it is configured. */
-import { scopeCovers } from '@keyturn/contract'
+import { uncovered } from '@keyturn/contract'
 import type { Log } from '../log.ts'
 import type { ReplayGuard } from './guard.ts'
 import { MemoryGuard } from './memory.ts'
@@ -28,8 +28,7 @@ export function createReplayGuard(
   settings: ReplaySettings,
   { startedAt, clock, log }: { startedAt: number; clock: () => number; log: Log },
 ): ReplayGuard {
-  const failOpen = (scopes: readonly string[]): boolean =>
-    scopes.length > 0 && scopes.every((scope) => settings.failOpen.some((pattern) => scopeCovers(pattern, scope)))
+  const failOpen = (scopes: readonly string[]): boolean => scopes.length > 0 && uncovered(settings.failOpen, scopes) === undefined
   const { windowMs, capacity, reorder, redis } = settings
   const local = new MemoryGuard({ windowMs, capacity, reorder, startedAt, failOpen, log })
   return redis === undefined ? local : new RedisGuard({ ...redis, windowMs, reorder, failOpen, local, clock, log })
