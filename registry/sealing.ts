@@ -1,12 +1,5 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
-import { bytesToBase62 } from '@keyturn/contract'
-
-/** A secret under the key-encryption key: AES-256-GCM (NIST SP 800-38D), the tag at the ciphertext's end. */
-export interface Sealed {
-  readonly kekId: string
-  readonly nonce: Buffer
-  readonly ciphertext: Buffer
-}
+import { createHmac, hkdfSync } from 'node:crypto'
+import { bytesToBase62, createSealingKey, KEK_BYTES, type Sealed } from '@keyturn/contract'
 
 export interface Sealer {
   /** Names of the key-encryption keys that this process has; the first one seals. */
@@ -19,10 +12,6 @@ export interface Sealer {
   /** The same by each key-encryption key: what was handed out before a change is among them. */
   derivations(purpose: string, id: string): readonly string[]
 }
-
-const NONCE_BYTES = 12
-const TAG_BYTES = 16
-const KEY_BYTES = 32
 
 /**
  * @param kek the key-encryption key, 32 bytes
@@ -46,25 +35,10 @@ export function createSealer(kek: Buffer, previous?: Buffer): Sealer {
 }
 
 function createKey(kek: Buffer) {
-  if (kek.length !== KEY_BYTES) throw new RangeError('a key-encryption key has 32 bytes')
-  const kekId = createHash('sha256').update('keyturn-kek').update(kek).digest('hex').slice(0, 8)
-  const sealingKey = Buffer.from(hkdfSync('sha256', kek, '', 'keyturn/seal', KEY_BYTES))
   return {
-    kekId,
-    seal(plaintext: string, aad: string): Sealed {
-      const nonce = randomBytes(NONCE_BYTES)
-      const cipher = createCipheriv('aes-256-gcm', sealingKey, nonce).setAAD(Buffer.from(aad, 'utf8'))
-      const ciphertext = Buffer.concat([cipher.update(plaintext, 'utf8'), cipher.final(), cipher.getAuthTag()])
-      return { kekId, nonce, ciphertext }
-    },
-    open(sealed: Sealed, aad: string): string {
-      const decipher = createDecipheriv('aes-256-gcm', sealingKey, sealed.nonce)
-        .setAAD(Buffer.from(aad, 'utf8'))
-        .setAuthTag(sealed.ciphertext.subarray(-TAG_BYTES))
-      return Buffer.concat([decipher.update(sealed.ciphertext.subarray(0, -TAG_BYTES)), decipher.final()]).toString('utf8')
-    },
+    ...createSealingKey(kek),
     derive(purpose: string, id: string): string {
-      const key = Buffer.from(hkdfSync('sha256', kek, '', `keyturn/${purpose}`, KEY_BYTES))
+      const key = Buffer.from(hkdfSync('sha256', kek, '', `keyturn/${purpose}`, KEK_BYTES))
       return bytesToBase62(createHmac('sha256', key).update(id).digest(), 43)
     },
   }

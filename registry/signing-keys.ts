@@ -3,11 +3,11 @@
  * published itself until the last token that it signed is dead, so that no gateway meets a token of a key that it does not know.
  */
 import { generateKeyPairSync } from 'node:crypto'
-import { MOST_SESSION_MS } from '@keyturn/contract'
+import { MOST_SESSION_MS, type Sealed } from '@keyturn/contract'
 import { calculateJwkThumbprint } from 'jose'
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
-import type { Sealed, Sealer } from './sealing.ts'
+import type { Sealer } from './sealing.ts'
 
 /** A key is published for so long before it signs: gateways fetch the set every minute. */
 const AHEAD_MS = 3_600_000

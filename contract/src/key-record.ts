@@ -15,15 +15,57 @@ const SCOPE = new RegExp(ScopePattern)
 export const isScope = (text: string): boolean => SCOPE.test(text)
 export const ScopeSchema = Type.String({ pattern: ScopePattern, maxLength: 100 })
 
-/** What a gateway needs to check a key, and nothing more. */
-export const Verifier = Type.Object(
+const Strict = { additionalProperties: false } as const
+export const BearerVerifier = Type.Object(
   {
     kind: Type.Literal('bearer'),
     sha256: Type.String({ pattern: '^[A-Za-z0-9+/]{43}=$', description: 'SHA-256 of the whole token, base64 with padding' }),
   },
-  { additionalProperties: false },
+  Strict,
 )
+export type BearerVerifier = Type.Static<typeof BearerVerifier>
+
+/** The signing key, which is the token, sealed with AES-256-GCM under a key-encryption key that only the control plane and gateways hold. */
+export const HmacVerifier = Type.Object(
+  {
+    kind: Type.Literal('hmac-sha256'),
+    kekId: Type.String({ pattern: '^[0-9a-f]{8}$', description: 'which key-encryption key' }),
+    nonce: Type.String({ pattern: '^[A-Za-z0-9+/]{16}$', description: '12 bytes, base64' }),
+    ciphertext: Type.String({
+      pattern: '^[A-Za-z0-9+/]+={0,2}$',
+      minLength: 24,
+      maxLength: 1_024,
+      description: 'the tag at its end, base64 with padding',
+    }),
+    revision: Type.Integer({ minimum: 1, description: "the key's revision when it was sealed; associated data, as the key id" }),
+  },
+  Strict,
+)
+export type HmacVerifier = Type.Static<typeof HmacVerifier>
+
+export const Ed25519Verifier = Type.Object(
+  {
+    kind: Type.Literal('ed25519'),
+    publicKey: Type.Optional(
+      Type.String({
+        pattern: '^[A-Za-z0-9+/]{43}=$',
+        description: '32 bytes (RFC 8032), base64 with padding; absent until the client has enrolled it',
+      }),
+    ),
+  },
+  Strict,
+)
+export type Ed25519Verifier = Type.Static<typeof Ed25519Verifier>
+
+/** What a gateway needs to check a key, and nothing more. */
+export const Verifier = Type.Union([BearerVerifier, HmacVerifier, Ed25519Verifier])
 export type Verifier = Type.Static<typeof Verifier>
+
+/** By which a key is found whose token is shown; the others are found by their key id. */
+export const shownSha256 = (verifier: Verifier): string | undefined => (verifier.kind === 'bearer' ? verifier.sha256 : undefined)
+
+/** Associated data of a sealed signing key: it opens for its key, as it was sealed, and nothing else. */
+export const verifierAad = (keyId: string, revision: number): string => `keyturn/verifier/${keyId}/${revision}`
 
 /** HTTP methods by which a credential may be restricted. */
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const

@@ -1,6 +1,6 @@
 /** The keys that this process knows, by the SHA-256 of the token. The highest revision of a key wins (G4). */
-import type { ClientId, CredentialId, Environment, KeyId, KeyRecord, KeyState } from '@keyturn/contract'
-import { ENVIRONMENTS, KEY_STATES } from '@keyturn/contract'
+import type { ClientId, CredentialId, Environment, KeyId, KeyRecord, KeyState, Verifier } from '@keyturn/contract'
+import { ENVIRONMENTS, KEY_STATES, shownSha256 } from '@keyturn/contract'
 import { Restriction } from './restriction.ts'
 
 /** Seconds since 2020 fit into a small integer until 2088, which V8 keeps in place; a larger number would be 16 bytes elsewhere. */
@@ -12,17 +12,23 @@ interface Rare {
   readonly successor: number | undefined
   readonly deprecatedAt: number | undefined
   readonly restriction: Restriction | undefined
+  readonly signing: SigningVerifier | undefined
 }
+
+/** What checks signatures. */
+export type SigningVerifier = Exclude<Verifier, { kind: 'bearer' }>
 
 const time = (timestamp: string | undefined): number | undefined => (timestamp === undefined ? undefined : Date.parse(timestamp))
 
-function rareOf({ sunsetAt, successor, deprecatedAt, allow }: KeyRecord): Rare | undefined {
-  if (sunsetAt === undefined && successor === undefined && deprecatedAt === undefined && allow === undefined) return undefined
+function rareOf({ sunsetAt, successor, deprecatedAt, allow, verifier }: KeyRecord): Rare | undefined {
+  const signing = verifier.kind === 'bearer' ? undefined : verifier
+  if ([sunsetAt, successor, deprecatedAt, allow, signing].every((value) => value === undefined)) return undefined
   return {
     sunsetAt: time(sunsetAt),
     successor,
     deprecatedAt: time(deprecatedAt),
     restriction: allow === undefined ? undefined : new Restriction(allow),
+    signing,
   }
 }
 
@@ -40,7 +46,8 @@ export class KeyEntry {
   readonly keyId: KeyId
   readonly credentialId: CredentialId
   readonly clientId: ClientId
-  readonly sha256: string
+  /** Of the token, where the token is shown. */
+  readonly sha256: string | undefined
   readonly scopes: readonly string[]
   readonly version: number
   readonly revision: number
@@ -56,7 +63,8 @@ export class KeyEntry {
     this.keyId = before?.keyId ?? record.keyId
     this.credentialId = before?.credentialId === record.credentialId ? before.credentialId : record.credentialId
     this.clientId = shared.string(record.clientId) as ClientId
-    this.sha256 = before?.sha256 === record.verifier.sha256 ? before.sha256 : record.verifier.sha256
+    const sha256 = shownSha256(record.verifier)
+    this.sha256 = before?.sha256 === sha256 ? before?.sha256 : sha256
     this.scopes = shared.list(record.scopes)
     this.version = record.version
     this.revision = record.revision
@@ -78,6 +86,11 @@ export class KeyEntry {
   /** From where and how it may be used. Nothing: from anywhere, anyhow. */
   get restriction(): Restriction | undefined {
     return this.#rare?.restriction
+  }
+
+  /** Nothing: its token is shown. */
+  get signing(): SigningVerifier | undefined {
+    return this.#rare?.signing
   }
 
   get notBefore(): number {
@@ -188,12 +201,13 @@ export class KeyCache {
       this.destroy(record.keyId)
       return 'applied'
     }
-    const holder = this.#byHash.get(record.verifier.sha256)
+    const sha256 = shownSha256(record.verifier)
+    const holder = sha256 === undefined ? undefined : this.#byHash.get(sha256)
     if (holder !== undefined && holder.keyId !== record.keyId) return 'verifier-taken'
     const entry = new KeyEntry(record, this.#shared, before)
     if (before !== undefined) this.#remove(before)
     this.#byId.set(entry.keyId, entry)
-    this.#byHash.set(entry.sha256, entry)
+    if (entry.sha256 !== undefined) this.#byHash.set(entry.sha256, entry)
     this.#count(entry.state, 1)
     this.#tell(entry.keyId)
     return 'applied'
@@ -238,7 +252,7 @@ export class KeyCache {
 
   #remove(entry: KeyEntry): void {
     this.#byId.delete(entry.keyId)
-    this.#byHash.delete(entry.sha256)
+    if (entry.sha256 !== undefined) this.#byHash.delete(entry.sha256)
     this.#count(entry.state, -1)
   }
 

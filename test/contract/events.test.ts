@@ -130,6 +130,8 @@ describe('event properties', () => {
   const time = fc
     .date({ min: new Date('0001-01-01T00:00:00Z'), max: new Date('9999-12-31T23:59:59Z'), noInvalidDate: true })
     .map((date) => date.toISOString())
+  const base64 = (length: number) =>
+    fc.uint8Array({ minLength: length, maxLength: length }).map((bytes) => Buffer.from(bytes).toString('base64'))
   const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined })
   const record = fc.record({
     keyId: id(''),
@@ -140,10 +142,18 @@ describe('event properties', () => {
     version: fc.integer({ min: 1 }),
     state: fc.constantFrom(...KEY_STATES),
     revision: fc.integer({ min: 1 }),
-    verifier: fc.record({
-      kind: fc.constant('bearer'),
-      sha256: fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes).toString('base64')),
-    }),
+    verifier: fc.oneof(
+      fc.record({ kind: fc.constant('bearer'), sha256: base64(32) }),
+      fc.record({
+        kind: fc.constant('hmac-sha256'),
+        kekId: fc.stringMatching(/^[0-9a-f]{8}$/),
+        nonce: base64(12),
+        ciphertext: base64(100),
+        revision: fc.integer({ min: 1 }),
+      }),
+      fc.record({ kind: fc.constant('ed25519'), publicKey: base64(32) }),
+      fc.constant({ kind: 'ed25519' }),
+    ),
     notBefore: time,
     expiresAt: optional(time),
     sunsetAt: optional(time),

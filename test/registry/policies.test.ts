@@ -20,6 +20,7 @@ import {
   rotationPolicyOf,
   stopPolicy,
 } from '../../registry/policies.ts'
+import { sha256Of } from '../support/shown.ts'
 import { at, DAY, introduce, keyOf, makeCredential, open, openTestDatabase, refusalOf, sealer, untilWaiting } from './world.ts'
 
 const databases: Database[] = []
@@ -305,7 +306,7 @@ test.each([
 ] as const)('onLeak %s, scopes %j: what a leak of its key does', async (onLeak, scopes, expected) => {
   const { keyId } = await credentialLike({ scopes: [...scopes] })
   await apply([policy('leaky', undefined, onLeak === undefined ? {} : { onLeak })])
-  const tokenSha256 = (await keyOf(db, keyId)).verifier.sha256
+  const tokenSha256 = sha256Of(await keyOf(db, keyId))
   const sightings = [toSighting({ tokenSha256, source: 'test' })]
   const [leak] = await recordLeaks(db, { sightings, reporter: 'operator', at: at(1) })
   if (leak === undefined) throw new Error('it was not recorded')

@@ -5,7 +5,7 @@ import type { Database } from '../../registry/database.ts'
 
 type Described = Pick<KeyRecord, 'keyId' | 'credentialId' | 'clientId' | 'environment' | 'version' | 'state' | 'revision'> & {
   readonly scopes: readonly string[]
-  readonly sha256: string
+  readonly sha256: string | undefined
   readonly sunsetAt: number | undefined
   readonly successor: number | undefined
 }
