@@ -188,23 +188,25 @@ async function sendKey(publisher: Publisher, topic: string, source: string, row:
   return { keyId, event, revision, partition: sent.partition, offset: sent.baseOffset, publishedAt }
 }
 
-/** What one request to Kafka may hold, whichever partitions its messages go to. */
-const MOST_CHARACTERS = 500_000
+/** What one request to Kafka may hold, whichever partitions its messages go to: a broker takes a mebibyte for each. */
+const MOST_BYTES = 900_000
+/** What a message takes beside its value: key, header, and lengths. */
+const OVERHEAD_BYTES = 120
 
 /** One request after the other: none may follow when the rows are locked no longer. */
 async function sendKeys(publisher: Publisher, topic: string, source: string, rows: readonly KeyRow[]): Promise<void> {
   const at = new Date()
   let batch: ReturnType<typeof keyMessage>[] = []
-  let characters = 0
+  let bytes = 0
   for (const message of rows.map((row) => keyMessage(source, row, at))) {
-    const length = message.value?.length ?? 0
-    if (characters + length > MOST_CHARACTERS) {
+    const length = Buffer.byteLength(message.value ?? '') + OVERHEAD_BYTES
+    if (bytes + length > MOST_BYTES) {
       await publisher.send(topic, batch)
       batch = []
-      characters = 0
+      bytes = 0
     }
     batch.push(message)
-    characters += length
+    bytes += length
   }
   await publisher.send(topic, batch)
 }

@@ -14,7 +14,7 @@ import { recordOf, tokenOf } from './keys.ts'
 import { median } from './statistics.ts'
 
 /** Between an answer of a gateway and the next request: asking must not take the machine away from what is asked about. */
-const EVERY_MS = 25
+const EVERY_MS = 50
 const PREPARED_WITHIN_MS = 120_000
 
 export interface FleetFigures {
@@ -52,7 +52,7 @@ export async function measureFleet(house: BenchHouse, { keys = 10_000, rounds = 
   }
 }
 
-/** A fleet that every gateway accepts, killed. The new keys are not what is measured: the rollover is cancelled before its first wave. */
+/** A fleet that every gateway accepts, killed. The new keys are not what is measured: the rollover is cancelled when all are dead. */
 async function kill(house: BenchHouse, keys: number): Promise<{ refused: number; answered: number }> {
   const scope = `bench-${randomBase62(10).toLowerCase()}`
   const members = await makeFleet(house.db, keys, [scope])
@@ -64,10 +64,9 @@ async function kill(house: BenchHouse, keys: number): Promise<{ refused: number;
     const posted = house.call<{ rolloverId: RolloverId }>('POST', '/v1/rollovers', asked)
     const answered = posted.then(() => performance.now() - start)
     const { rolloverId } = await posted
-    const cancelled = cancel(house, rolloverId)
     const refusedAt = await Promise.all(house.gateways.map(({ url }) => untilAllRefused(url, members, dispatcher)))
     const refused = Math.max(...refusedAt) - start
-    await cancelled
+    await cancel(house, rolloverId)
     return { refused, answered: await answered }
   } finally {
     await dispatcher.close()

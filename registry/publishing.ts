@@ -28,8 +28,8 @@ export async function publishKeys<T>(
   })
 }
 
-/** So many keys are sent while the next ones are read. */
-const PART = 500
+/** So many keys are sent, in one request, while the next ones are read. */
+const PART = 1_000
 
 /**
  * The same for those keys alone whose last change has not been published: of two that publish the same ones, each publishes some. Part
