@@ -11,7 +11,9 @@ export function answerUnreadable(error: ConnectionError, socket: Socket): void {
   const document =
     error.code === 'HPE_HEADER_OVERFLOW'
       ? problem('too-large', 'The head of a request is at most 16 KiB.')
-      : problem('invalid-request', 'This is not an HTTP request that can be read.')
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? problem('request-too-slow', 'A request comes within a minute, all of it.')
+        : problem('invalid-request', 'This is not an HTTP request that can be read.')
   const body = JSON.stringify(document)
   const head = [
     `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}`,

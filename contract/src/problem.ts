@@ -45,6 +45,7 @@ export const PROBLEMS = {
   'missing-scope': { status: 403, title: 'The API key does not have the scope for this' },
   'address-not-allowed': { status: 403, title: 'The API key can not be used from this address' },
   'method-not-allowed-for-key': { status: 403, title: 'The API key can not be used with this method' },
+  'request-too-slow': { status: 408, title: 'The request did not come in time' },
   'gateway-undecided': { status: 503, title: 'The gateway can not decide at the moment' },
   'upstream-unavailable': { status: 502, title: 'The API behind the gateway does not answer' },
 } as const

@@ -75,6 +75,10 @@ export const VARIABLES = Type.Object({
     description: 'so many bad tokens a second of one address before their refusals are held back for a second; 0: no limit',
   }),
   KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: duration('how long the API may take to answer, or to send its next bytes', '60s'),
+  KEYTURN_GATEWAY_CLIENT_TIMEOUT: duration(
+    'how long a client may take for the head of a request; its body comes at 100 bytes a second at least, over this time',
+    '30s',
+  ),
   KEYTURN_GATEWAY_ENVIRONMENT: Type.String({
     pattern: `^${ONE_ENVIRONMENT}(,${ONE_ENVIRONMENT})*$`,
     default: 'prod',
@@ -166,6 +170,7 @@ export interface GatewayConfig {
   readonly askers: BlockList
   readonly badTokensPerSecond: number
   readonly upstreamTimeoutMs: number
+  readonly clientTimeoutMs: number
   readonly environments: readonly Environment[]
   readonly scopes: readonly string[]
   readonly failClosed: readonly string[]
@@ -215,6 +220,7 @@ function* secondLook(config: GatewayConfig): Generator<string> {
     KEYTURN_GATEWAY_HEARTBEAT: [config.heartbeatMs, 100],
     KEYTURN_GATEWAY_USAGE_WINDOW: [config.usageWindowMs, 100],
     KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: [config.upstreamTimeoutMs, 100],
+    KEYTURN_GATEWAY_CLIENT_TIMEOUT: [config.clientTimeoutMs, 1_000],
   } as const
   for (const [name, [value, minimum]] of Object.entries(least)) if (value < minimum) yield `${name}: at least ${minimum}ms`
 }
@@ -316,6 +322,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     askers: readAskers(read),
     badTokensPerSecond: Number(read.KEYTURN_GATEWAY_BAD_TOKENS),
     upstreamTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT),
+    clientTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_CLIENT_TIMEOUT),
     environments: list(read.KEYTURN_GATEWAY_ENVIRONMENT) as Environment[],
     scopes: list(read.KEYTURN_GATEWAY_SCOPES),
     failClosed: list(read.KEYTURN_GATEWAY_FAIL_CLOSED),

@@ -35,12 +35,12 @@ async function main(): Promise<void> {
   const log = createLog(config.logLevel)
   const gateway = createGateway({ ...gatewayOptionsOf(config), log, tracer: await findTracer() })
   collectDefaultMetrics({ register: gateway.metrics })
-  const { upstream, scopes, askers, trustedProxies, upstreamTimeoutMs, listen, opsListen } = config
+  const { upstream, scopes, askers, trustedProxies, upstreamTimeoutMs, clientTimeoutMs: clientMs, listen, opsListen } = config
   const proxy =
     upstream === undefined
       ? createForwardAuth({ gateway, askers, trustedProxies, log })
       : createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes })
-  const server = await startServer({ gateway, proxy, listen, opsListen, idleMs: upstreamTimeoutMs + 30_000, log })
+  const server = await startServer({ gateway, proxy, listen, opsListen, idleMs: upstreamTimeoutMs + 30_000, clientMs, log })
   log.info({ url: server.url, ops: server.opsUrl, upstream: upstream?.href }, 'gateway listens')
 
   let stopping = false

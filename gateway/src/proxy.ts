@@ -7,7 +7,7 @@ import { type Dispatcher, Pool } from 'undici'
 import type { Accepted } from './authenticate.ts'
 import { decide } from './decide.ts'
 import { isEventStream, requestFields, responseFields } from './forwarding.ts'
-import { describeRequest, errorCode, NO_PATH, pathOf, sendProblem } from './incoming.ts'
+import { describeRequest, errorCode, hasBody, NO_PATH, pathOf, sendProblem } from './incoming.ts'
 import { createThrottle } from './log.ts'
 import { checkScopes } from './permissions.ts'
 import type { RequestInfo } from './request-info.ts'
@@ -23,9 +23,6 @@ export interface ReverseProxy {
   cutUpgraded(): void
   close(): Promise<void>
 }
-
-const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers['transfer-encoding'] !== undefined || (headers['content-length'] !== undefined && headers['content-length'] !== '0')
 
 /** The API closed a kept connection just as we used it again. */
 const CONNECTION_LOST = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']
@@ -74,7 +71,7 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
         signal: aborted.signal,
       })
     } catch (error) {
-      if (aborted.signal.aborted) return
+      if (aborted.signal.aborted || response.headersSent) return
       throttle('upstream', (more) => log.warn({ code: errorCode(error), more }, 'the API behind the gateway does not answer'))
       // What is left of the request's body is of no use to anyone.
       const close = request.complete ? {} : { connection: 'close' }

@@ -1,16 +1,20 @@
 /** The HTTP servers of a gateway process: requests for the API, and what operators ask. */
 import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { problem } from '@keyturn/contract'
 import type { Gateway } from './gateway.ts'
 import { sendProblem } from './incoming.ts'
 import type { Log } from './log.ts'
 import { answerOps, isOpsRequest } from './ops.ts'
 import type { ReverseProxy } from './proxy.ts'
+import { watchBody } from './slow-body.ts'
+import { answerUnreadable } from './unreadable.ts'
 import { pause } from './wait.ts'
 
 /** Longer than the load balancers before us keep an idle connection, so that it is they who close it. */
 const KEEP_ALIVE_MS = 75_000
+const CLIENT_MS = 30_000
 
 export interface HostAndPort {
   readonly host: string
@@ -26,6 +30,8 @@ export interface ServerOptions {
   readonly opsListen?: HostAndPort | undefined
   /** A connection on which nothing moves for so long is closed. */
   readonly idleMs: number
+  /** How long the head of a request may take, and how often its body is looked at. */
+  readonly clientMs?: number
   readonly log: Log
 }
 
@@ -47,11 +53,21 @@ export interface GatewayServer {
   close(): Promise<void>
 }
 
+const NOT_LISTENED: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  EACCES: 'this user may not; ports below 1024 are for root',
+}
+
 const listen = (server: Server, { host, port }: HostAndPort): Promise<string> =>
   new Promise((resolve, reject) => {
-    server.once('error', reject)
+    const fail = (error: NodeJS.ErrnoException): void => {
+      const why = NOT_LISTENED[error.code ?? ''] ?? error.code
+      reject(new Error(`${host}:${port} can not be listened on: ${why}`, { cause: error }))
+    }
+    server.once('error', fail)
     server.listen(port, host, () => {
-      server.off('error', reject)
+      server.off('error', fail)
       const bound = server.address() as AddressInfo
       resolve(`http://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`)
     })
@@ -72,7 +88,7 @@ function answerPlainly(request: IncomingMessage, socket: Socket, listener: Reque
 }
 
 export async function startServer(options: ServerOptions): Promise<GatewayServer> {
-  const { gateway, proxy, opsListen, idleMs, log } = options
+  const { gateway, proxy, opsListen, idleMs, clientMs = CLIENT_MS, log } = options
   let draining = false
   const guard =
     (answer: (request: IncomingMessage, response: ServerResponse) => Promise<void>): RequestListener =>
@@ -85,12 +101,24 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
       })
     }
   const ops = guard((request, response) => answerOps(gateway, request, response))
-  const pass = guard((request, response) => proxy.handle(request, response))
+  const answers = new WeakMap<Duplex, ServerResponse>()
+  const pass = guard((request, response) => {
+    answers.set(request.socket, response)
+    watchBody(request, response, clientMs)
+    return proxy.handle(request, response)
+  })
   const listener: RequestListener = (request, response) =>
     opsListen === undefined && isOpsRequest(request) ? ops(request, response) : pass(request, response)
 
   // Later Nodes ask whether a request is to leave HTTP; earlier ones take every one that offers to.
-  const settings = { keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, shouldUpgradeCallback: isWebSocket }
+  const settings = {
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    // A large body may take its time; without a limit of its own the head would have none then.
+    requestTimeout: 0,
+    headersTimeout: clientMs,
+    connectionsCheckingInterval: clientMs / 2,
+    shouldUpgradeCallback: isWebSocket,
+  }
   const server = createServer(settings, listener)
   if (proxy.upgrade !== undefined) {
     const upgrade = proxy.upgrade
@@ -105,6 +133,7 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
   }
   // A refused request must not be told to send its body.
   server.on('checkContinue', listener)
+  server.on('clientError', (error: Error, socket: Duplex) => answerUnreadable(error, socket, answers.get(socket)))
   server.timeout = idleMs
   const opsServer = opsListen === undefined ? undefined : createServer(ops)
   const url = await listen(server, options.listen)

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { decodeUsageEvent } from '@keyturn/contract'
 import { expect, inject, onTestFinished, test } from 'vitest'
@@ -38,6 +39,23 @@ test('bad values: a sentence each and exit code 2', async () => {
   expect(gateway.output()).toContain('KEYTURN_KAFKA_BROKERS is not set')
   expect(gateway.output()).toContain('KEYTURN_GATEWAY_STALENESS is not usable')
   expect(gateway.output()).not.toMatch(/^ +at /m)
+})
+
+test('a port in use: a sentence and exit code 1', async () => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  onTestFinished(() => void taken.close())
+  await once(taken, 'listening')
+  const { port } = taken.address() as AddressInfo
+  const gateway = run({
+    KEYTURN_KAFKA_BROKERS: '127.0.0.1:1',
+    KEYTURN_GATEWAY_ID: 'gw-1',
+    KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
+    KEYTURN_GATEWAY_LISTEN: `127.0.0.1:${port}`,
+  })
+  expect(await gateway.ended).toBe(1)
+  expect(gateway.output()).toBe(
+    `keyturn-gateway: Error: 127.0.0.1:${port} can not be listened on: another program listens there\n`,
+  )
 })
 
 test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in time; no token in its log, not at the finest level', async () => {
