@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { LeakId, NotificationKind, RotationId } from '@keyturn/contract'
+import type { KeyKind, LeakId, NotificationKind, RotationId } from '@keyturn/contract'
 import { activityInfo, cancellationSignal } from '@temporalio/activity'
 import { Webhook } from 'standardwebhooks'
 import { fetch } from 'undici'
@@ -24,7 +24,10 @@ export interface NotificationDeps {
   readonly publicUrl: string
 }
 
-/** What a client's webhook receives, signed as Standard Webhooks has it. `claimUrl` hands out the new token once, to a POST. */
+/**
+ * What a client's webhook receives, signed as Standard Webhooks has it. A POST to `claimUrl` hands out the new token once; of an `ed25519`
+ * credential, it enrols the public key in it.
+ */
 export interface Notification {
   readonly type: `keyturn.rotation.${NotificationKind}`
   readonly timestamp: string
@@ -33,6 +36,7 @@ export interface Notification {
     readonly credentialId: string
     readonly credential: string
     readonly environment: string
+    readonly kind: KeyKind
     readonly oldKey?: { readonly keyId: string; readonly state: string }
     readonly newKey?: { readonly keyId: string; readonly state: string }
     readonly sunsetAt?: string
@@ -153,6 +157,7 @@ async function compose(
       credentialId: rotation.credentialId,
       credential: credential?.name ?? rotation.credentialId,
       environment: rotation.environment,
+      kind: credential?.kind ?? 'bearer',
       ...(oldKey === undefined ? {} : { oldKey: { keyId: oldKey.keyId, state: oldKey.state } }),
       ...(newKey === undefined ? {} : { newKey: { keyId: newKey.keyId, state: newKey.state } }),
       ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),

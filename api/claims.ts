@@ -1,20 +1,24 @@
-/** Where clients fetch secrets: with a claim, or with the key that is about to be replaced. Each secret leaves once (G10). */
-import { type CredentialId, type RotationId, tokenSha256 } from '@keyturn/contract'
+/**
+ * Where clients fetch secrets: with a claim, or with the key that is about to be replaced. Each secret leaves once (G10). And where they
+ * enrol the public half of a pair of their own.
+ */
+import { type CredentialId, type KeyId, type RotationId, tokenSha256 } from '@keyturn/contract'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { redeemClaim, redeemSuccessor } from '../registry/claims.ts'
 import { bearer } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
+import { tellGateways } from './propagated.ts'
+import { readPublicKey } from './public-key.ts'
 import { type Api, given, isoOf } from './routes.ts'
-import { HandedOut, Input, Problems } from './schemas.ts'
+import { HandedOut, Input, Problems, PublicKeyInput } from './schemas.ts'
 import { withoutKeys } from './stray-keys.ts'
 
 const CLAIM = /^[0-9A-Za-z]{43}$/
 
 export function claimRoutes(api: Api, deps: ApiDeps): void {
   const { db, sealer, clock } = deps
-  // The body holds nothing yet, so it may be missing.
   const noBodyNeeded = async (request: FastifyRequest): Promise<void> => {
     request.body ??= {}
   }
@@ -25,20 +29,35 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
       preValidation: noBodyNeeded,
       schema: {
         operationId: 'redeemClaim',
-        summary: 'Fetch a secret with its claim, once',
+        summary: 'Fetch a secret with its claim, or enrol a public key, once',
+        description:
+          'Of an ed25519 credential: send the public key. The answer comes when every live gateway accepts it; until then it is 503, and the same may be sent again.',
         security: [],
         params: Input({ claim: Type.String({ maxLength: 100 }) }),
-        body: Input({}),
+        body: Input({ publicKey: Type.Optional(PublicKeyInput) }),
         response: { 200: HandedOut, ...Problems },
       },
     },
     async (request, reply) => {
       const { claim } = request.params
       if (!CLAIM.test(claim)) throw new ApiError('unknown-claim', 'Copy the claim as a whole: it has 43 letters and digits.')
-      const redeemed = await redeemClaim(db, { code: claim, at: clock(), from: whereFrom(request), sealer })
+      const sent = request.body.publicKey
+      const publicKey = sent === undefined ? undefined : readPublicKey(sent)
+      const redeemed = await redeemClaim(db, { code: claim, publicKey, at: clock(), from: whereFrom(request), sealer })
       switch (redeemed.outcome) {
         case 'handed-out':
           return handOut(reply, redeemed)
+        case 'enrolled':
+          await acceptedEverywhere(deps, redeemed.keyId)
+          return handOut(reply, redeemed)
+        case 'public-key-needed':
+          throw new ApiError('invalid-request', 'This claim enrols an Ed25519 key that you make: send its public half.', [
+            { path: '/publicKey', message: 'is missing' },
+          ])
+        case 'no-public-key':
+          throw new ApiError('invalid-request', 'This claim hands a key out: send no public key.', [
+            { path: '/publicKey', message: 'has no place here' },
+          ])
         case 'unknown':
           throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
         case 'used':
@@ -81,6 +100,11 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
           throw new ApiError('claim-expired', 'The secret has been destroyed. Ask the provider for a rotation.')
         case 'refused':
           throw new ApiError('successor-refused', 'Use the claim that the provider has sent.')
+        case 'shown-signing-key':
+          throw new ApiError(
+            'successor-refused',
+            'This key signs requests: use the claim that the provider has sent. It has been sent in the open now, which it must never be: have it replaced.',
+          )
         case 'no-successor':
           throw new ApiError('no-successor', 'No rotation of this key is in its overlap window.')
       }
@@ -92,9 +116,25 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
 const whereFrom = (request: FastifyRequest): string =>
   `${request.ip} ${withoutKeys(request.headers['user-agent'] ?? '').slice(0, 200)}`.trim()
 
-function handOut(reply: FastifyReply, { token, keyId, sunsetAt }: { token: string; keyId: string; sunsetAt?: Date | undefined }) {
+function handOut(
+  reply: FastifyReply,
+  { token, keyId, sunsetAt }: { token?: string | undefined; keyId: string; sunsetAt?: Date | undefined },
+) {
   reply.code(200).header('cache-control', 'no-store')
-  return { token, keyId, ...given('sunsetAt', isoOf(sunsetAt)) }
+  return { ...given('token', token), keyId, ...given('sunsetAt', isoOf(sunsetAt)) }
+}
+
+/**
+ * A client that has this answer may sign with its new key at once.
+ * @throws ApiError while a gateway does not accept it
+ */
+async function acceptedEverywhere(deps: ApiDeps, keyId: KeyId): Promise<void> {
+  const { everywhere } = await tellGateways(deps, [keyId], 'an enrolled key')
+  if (everywhere) return
+  throw new ApiError(
+    'not-everywhere-yet',
+    'The key is enrolled, and a gateway does not accept it yet. Go on with the old one, and send the same again until the answer is 200.',
+  )
 }
 
 /** Somebody has the secret already. Whether that was the client is a question for people, so they are told. */

@@ -1,4 +1,4 @@
-import { EnvironmentSchema, Labels } from '@keyturn/contract'
+import { EnvironmentSchema, type KeyKind, Labels } from '@keyturn/contract'
 import Type from 'typebox'
 import { claimCode } from '../registry/claims.ts'
 import { createCredential, getCredential } from '../registry/credentials.ts'
@@ -10,8 +10,19 @@ import { AllowInput, checkAddresses } from './permissions.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
+import { readPublicKey } from './public-key.ts'
 import { type Api, given, isoOf, OPERATOR_SECURITY } from './routes.ts'
-import { ClientIdSchema, CredentialBody, CredentialIdSchema, Input, Name, Problems, Scopes } from './schemas.ts'
+import {
+  ClientIdSchema,
+  CredentialBody,
+  CredentialIdSchema,
+  Input,
+  Kind,
+  Name,
+  Problems,
+  PublicKeyInput,
+  Scopes,
+} from './schemas.ts'
 
 /** How long the claim of a new credential can be used. */
 const CLAIM_LIFETIME_MS = 7 * 86_400_000
@@ -20,9 +31,15 @@ const Created = Type.Object({
   credentialId: CredentialIdSchema,
   keyId: Type.String(),
   version: Type.Integer(),
-  claim: Type.String({ description: 'a one-time code for the secret: give it to the client alone' }),
-  claimUrl: Type.String(),
-  claimExpiresAt: Type.String({ format: 'date-time' }),
+  kind: Kind,
+  claim: Type.Optional(
+    Type.String({
+      description:
+        'a one-time code for the secret, or to enrol a public key: give it to the client alone. Absent where that is enrolled already',
+    }),
+  ),
+  claimUrl: Type.Optional(Type.String()),
+  claimExpiresAt: Type.Optional(Type.String({ format: 'date-time' })),
   propagated: Type.Boolean({ description: 'every live gateway accepts the key already' }),
 })
 
@@ -42,7 +59,8 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           environment: EnvironmentSchema,
           scopes: Scopes,
           allow: Type.Optional(AllowInput),
-          kind: Type.Optional(Type.String({ maxLength: 20, description: 'bearer' })),
+          kind: Type.Optional(Kind),
+          publicKey: Type.Optional(PublicKeyInput),
           labels: Type.Optional(Labels),
         }),
         response: { 201: Created, ...Problems },
@@ -51,20 +69,17 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
     async (request, reply) => {
       const { name, environment, scopes, allow, labels = {}, kind = 'bearer' } = request.body
       checkAddresses(allow?.addresses)
-      if (kind !== 'bearer') {
-        throw new ApiError('invalid-request', 'The only kind of credential is bearer.', [
-          { path: '/kind', message: 'must be bearer' },
-        ])
-      }
+      const publicKey = enrolledAtOnce(kind, request.body.publicKey)
       const at = clock()
       const claimExpiresAt = new Date(at.getTime() + CLAIM_LIFETIME_MS)
       const { actor } = operator(request)
       const { brand } = config
       const clientId = request.params.id
-      const what = { clientId, name, environment, scopes, allow, labels }
+      const what = { clientId, name, environment, scopes, allow, labels, kind, publicKey }
       const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
-      const claim = claimCode(sealer, made.claimId)
       const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
+      const claim = made.claimId === undefined ? undefined : claimCode(sealer, made.claimId)
+      const { everywhere } = await tellGateways(deps, [made.keyId], 'a new key')
       return reply
         .code(201)
         .header('cache-control', 'no-store')
@@ -73,10 +88,11 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           credentialId: made.credentialId,
           keyId: made.keyId,
           version: made.version,
-          claim,
-          claimUrl: `${publicUrl}/v1/claims/${claim}`,
-          claimExpiresAt: claimExpiresAt.toISOString(),
-          propagated: (await tellGateways(deps, [made.keyId], 'a new key')).everywhere,
+          kind,
+          ...(claim === undefined
+            ? {}
+            : { claim, claimUrl: `${publicUrl}/v1/claims/${claim}`, claimExpiresAt: claimExpiresAt.toISOString() }),
+          propagated: everywhere,
         })
     },
   )
@@ -123,9 +139,21 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           ...given('expiresAt', isoOf(key.expiresAt)),
           ...given('sunsetAt', isoOf(key.sunsetAt)),
           ...given('lastUsedAt', isoOf(uses.get(key.keyId))),
+          ...given('publicKey', key.verifier.kind === 'ed25519' ? key.verifier.publicKey : undefined),
         })),
         stragglers: evidence === undefined ? [] : evidence.stragglers.map((straggler) => ({ ...straggler })),
       }
     },
+  )
+}
+
+/** @throws ApiError when it does not belong here, or is none */
+function enrolledAtOnce(kind: KeyKind, publicKey: string | undefined): string | undefined {
+  if (publicKey === undefined) return undefined
+  if (kind === 'ed25519') return readPublicKey(publicKey)
+  throw new ApiError(
+    'invalid-request',
+    `Keyturn makes the secret of ${kind} keys: leave publicKey out, or set kind to ed25519.`,
+    [{ path: '/publicKey', message: 'belongs to ed25519 alone' }],
   )
 }

@@ -1,6 +1,7 @@
 /** What a person may tell a running rotation. */
-import { isTerminal, type RotationUpdate } from '@keyturn/contract'
+import { isTerminal, type RotationId, type RotationUpdate } from '@keyturn/contract'
 import Type from 'typebox'
+import { readEvidence } from '../registry/usage.ts'
 import { operator } from './operator.ts'
 import { duration } from './policy.ts'
 import type { ApiDeps } from './ports.ts'
@@ -45,6 +46,7 @@ export function orderRoutes(api: Api, deps: ApiDeps): void {
         const byMs = body.by === undefined ? undefined : duration('/by', body.by)
         const { rotationId, credentialId, stage } = await knownRotation(deps, request.params.id)
         if (isTerminal(stage)) throw new ApiError('wrong-stage', `The rotation has ended: it is ${stage}.`)
+        if (update === 'approve' || update === 'deactivateNow') await refuseBeforeEnrolment(deps, rotationId)
         const { actor } = operator(request)
         const order = { rotationId, reason: body.reason, actor, ...given('byMs', byMs) }
         const progress = await orderRotation(deps.temporal, credentialId, update, order)
@@ -52,4 +54,10 @@ export function orderRoutes(api: Api, deps: ApiDeps): void {
       },
     )
   }
+}
+
+/** Without its old key the client would have none (G1). */
+async function refuseBeforeEnrolment({ db }: ApiDeps, rotationId: RotationId): Promise<void> {
+  if ((await readEvidence(db, rotationId)).awaitsEnrolment !== true) return
+  throw new ApiError('wrong-stage', 'The client has not enrolled its new key: without the old one it would have no key.')
 }

@@ -17,6 +17,12 @@ export interface Publication {
   readonly publishedAt: Date
 }
 
+/** Where many key events end in the log. */
+export interface BulkPublication {
+  readonly marks: Readonly<Record<string, number>>
+  readonly publishedAt: Date
+}
+
 export interface GatewayStatus {
   readonly gatewayId: string
   readonly region: string
@@ -31,7 +37,9 @@ export interface Propagation {
   waitForReceipt(publication: Publication, options: { timeoutMs: number; signal?: AbortSignal }): Promise<Receipt>
   gateways(): Promise<GatewayStatus[]>
   /** Publishes those of many keys whose last change has not been published. @returns up to where a gateway must have come */
-  publishMany(keyIds: readonly KeyId[]): Promise<{ readonly marks: Readonly<Record<string, number>> }>
+  publishMany(keyIds: readonly KeyId[]): Promise<BulkPublication>
+  /** One receipt for all that `publishMany` has published. */
+  waitForAll(publication: BulkPublication, options: { timeoutMs: number }): Promise<Pick<Receipt, 'gateways' | 'unconfirmed'>>
   /** False when there is no such gateway. */
   declareGone(gatewayId: string): Promise<boolean>
 }

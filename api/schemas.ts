@@ -8,6 +8,7 @@ import {
   EnvironmentSchema,
   GATEWAY_ID_PATTERN,
   HELD_FOR,
+  KEY_KINDS,
   KEY_STATES,
   Labels,
   LEAK_ID_PATTERN,
@@ -110,6 +111,11 @@ export const Scopes = Type.Array(
   { maxItems: 100, uniqueItems: true },
 )
 
+/** How the keys of a credential are shown. */
+export const Kind = Type.Enum([...KEY_KINDS], {
+  description:
+    'bearer: the token is sent; hmac-sha256: requests are signed with it; ed25519: they are signed with a key that the client has made',
+})
 export const CredentialBody = Type.Object({
   credentialId: CredentialIdSchema,
   clientId: ClientIdSchema,
@@ -118,7 +124,7 @@ export const CredentialBody = Type.Object({
   scopes: Type.Array(ScopeSchema),
   allow: Type.Optional(Allow),
   labels: Labels,
-  kind: Type.Literal('bearer'),
+  kind: Kind,
   createdAt: Timestamp,
   policy: Type.Optional(Type.String({ description: 'the name of its policy' })),
   rotationId: Type.Optional(RotationIdSchema),
@@ -132,6 +138,7 @@ export const CredentialBody = Type.Object({
       expiresAt: Type.Optional(Timestamp),
       sunsetAt: Type.Optional(Timestamp),
       lastUsedAt: Type.Optional(Timestamp),
+      publicKey: Type.Optional(Type.String({ description: 'of an ed25519 key, once it is enrolled: 32 bytes in base64' })),
     }),
   ),
   stragglers: Type.Array(StragglerSchema, { description: 'who still uses the old key of the running rotation' }),
@@ -169,6 +176,11 @@ export const EvidenceSchema = Type.Object({
   silentGateways: Type.Array(Type.String()),
   usageLostAt: Type.Optional(Timestamp),
   stragglers: Type.Array(StragglerSchema),
+  awaitsEnrolment: Type.Optional(
+    Type.Literal(true, {
+      description: 'the client has not enrolled the public key of its new key: only the old one is accepted',
+    }),
+  ),
   sufficient: Type.Boolean(),
 })
 
@@ -227,8 +239,15 @@ export const ProgressBody = Type.Object({
   unconfirmed: Type.Array(Type.String()),
 })
 
+export const PublicKeyInput = Type.String({
+  maxLength: 1_000,
+  description: 'an Ed25519 public key: 32 bytes in base64, the x of a JSON Web Key, or PEM (BEGIN PUBLIC KEY)',
+})
+
 export const HandedOut = Type.Object({
-  token: Type.String({ description: 'the new key; it is shown this once' }),
+  token: Type.Optional(
+    Type.String({ description: 'the new key; it is shown this once. Absent where the client has enrolled its public key' }),
+  ),
   keyId: Type.String(),
   sunsetAt: Type.Optional(Type.String({ format: 'date-time', description: 'when the old key may stop working' })),
 })

@@ -7,6 +7,7 @@ export interface CredentialAnswer {
   readonly clientId: string
   readonly name: string
   readonly environment: string
+  readonly kind: string
   readonly scopes: readonly string[]
   readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[] }
   readonly policy?: string

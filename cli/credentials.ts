@@ -1,7 +1,10 @@
+import { readFile } from 'node:fs/promises'
 import { ENVIRONMENTS } from '@keyturn/contract/environment'
+import { KEY_KINDS, type KeyKind } from '@keyturn/contract/key-kind'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
+import { UsageFailure } from './failure.ts'
 import { collectWords } from './options.ts'
 import { plain, table } from './output.ts'
 import { permissionsCommand, restriction } from './permissions.ts'
@@ -15,6 +18,8 @@ interface CreateOptions {
   readonly address?: readonly string[]
   readonly method?: readonly string[]
   readonly label?: Readonly<Record<string, string>>
+  readonly kind?: KeyKind
+  readonly publicKey?: string
 }
 
 interface UnusedPage {
@@ -31,8 +36,10 @@ interface UnusedPage {
 interface Created {
   readonly credentialId: string
   readonly keyId: string
-  readonly claimUrl: string
-  readonly claimExpiresAt: string
+  readonly kind: KeyKind
+  /** Absent where the public key is enrolled already. */
+  readonly claimUrl?: string
+  readonly claimExpiresAt?: string
   readonly propagated: boolean
 }
 
@@ -40,6 +47,31 @@ const withLabel = (term: string, before: Record<string, string> = {}): Record<st
   const equals = term.indexOf('=')
   if (equals < 1) throw new InvalidArgumentError('A label looks like team=rates.')
   return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
+}
+
+/** What the client has to do with the address of its claim. */
+const CLAIMING: { readonly [kind in KeyKind]: string } = {
+  bearer: 'a POST to it hands out the secret, once,',
+  'hmac-sha256': 'a POST to it hands out the token that it signs requests with (and never sends), once,',
+  ed25519: `a POST of {"publicKey": "…"} to it enrols the public half of a pair that it makes itself, once,`,
+}
+
+function createdText({ credentialId, keyId, kind, claimUrl, claimExpiresAt }: Created): string {
+  const first = `${credentialId}  key ${keyId}`
+  if (claimUrl === undefined) return `${first}\nThe client signs with the pair that it has: its public key is enrolled.`
+  return [first, `Give the client this address; ${CLAIMING[kind]} until ${claimExpiresAt}:`, claimUrl].join('\n')
+}
+
+/** Sent as it is: the API knows the forms. A private key must not leave this machine. */
+async function readKeyFile(file: string): Promise<string> {
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new UsageFailure(`${file} can not be read (${error.code ?? 'error'})`, 'Give the path of a public key.', {
+      cause: error,
+    })
+  })
+  if (/PRIVATE KEY-----/.test(text))
+    throw new UsageFailure(`${file} holds a private key`, 'Nothing was sent. Give the public half: openssl pkey -in FILE -pubout')
+  return text.trim()
 }
 
 export function credentialCommands(): Command {
@@ -54,23 +86,27 @@ export function credentialCommands(): Command {
         .option('--address <block>', 'from where alone: an address or a CIDR block; may be given more than once', collectWords)
         .option('--method <method>', 'with which HTTP methods alone; may be given more than once', collectWords)
         .option('--label <name=value>', 'for selectors: team=rates; may be given more than once', withLabel)
+        .addOption(
+          new Option('--kind <kind>', 'how its keys are shown: sent, or used to sign requests (bearer unless given)').choices(
+            KEY_KINDS,
+          ),
+        )
+        .option('--public-key <file>', "of --kind ed25519: the client's public key, so that there is nothing left to enrol")
         .action(
-          withApi(async ({ api, output }, { client, name, environment, scope = [], address, method, label }: CreateOptions) => {
+          withApi(async ({ api, output }, { client, address, method, publicKey: file, ...options }: CreateOptions) => {
+            const { name, environment, scope = [], label, kind } = options
+            const publicKey = file === undefined ? undefined : await readKeyFile(file)
             const path = `/v1/clients/${encodeURIComponent(client)}/credentials`
             const created = await api.post<Created>(path, {
               name,
               environment,
               scopes: scope,
               labels: label,
+              kind,
+              publicKey,
               ...restriction(address, method),
             })
-            output.result(created, () =>
-              [
-                `${created.credentialId}  key ${created.keyId}`,
-                `Give the client this address; a POST to it hands out the secret, once, until ${created.claimExpiresAt}:`,
-                created.claimUrl,
-              ].join('\n'),
-            )
+            output.result(created, () => createdText(created))
             if (!created.propagated) output.note('Not every gateway knows the key yet; it follows by itself.')
           }),
         ),

@@ -28,7 +28,9 @@ export function rotationText(rotation: RotationAnswer, output: Output): string {
   if (rotation.oldKeyId !== undefined)
     lines.push(`old key     ${rotation.oldKeyId}  last used ${seen(evidence.oldKeyLastUsedAt)}`)
   if (rotation.newKeyId !== undefined)
-    lines.push(`new key     ${rotation.newKeyId}  first used ${seen(evidence.newKeyFirstUsedAt)}`)
+    lines.push(
+      `new key     ${rotation.newKeyId}  ${evidence.awaitsEnrolment === true ? 'not enrolled yet' : `first used ${seen(evidence.newKeyFirstUsedAt)}`}`,
+    )
   if (rotation.deadline !== undefined) lines.push(`deadline    ${clock(rotation.deadline)}`)
   if (rotation.unconfirmed.length > 0) lines.push(`waits for   ${rotation.unconfirmed.join(', ')}`)
   lines.push('', ...rotation.timeline.map((entry) => stageLine(entry, output)))
@@ -63,6 +65,7 @@ export function credentialText(credential: CredentialAnswer): string {
   const lines = [
     `${credential.credentialId}  ${plain(credential.name)}  ${credential.environment}`,
     `client      ${credential.clientId}`,
+    `kind        ${credential.kind}`,
     `scopes      ${credential.scopes.join(' ')}`,
   ]
   if (credential.allow?.addresses !== undefined) lines.push(`addresses   ${credential.allow.addresses.join(' ')}`)

@@ -1,8 +1,13 @@
-/** Claims: each hands its key's secret out at most once (G10), and wipes it with that. */
-import type { CredentialId, KeyId, RotationId } from '@keyturn/contract'
+/**
+ * Claims: each hands its key's secret out at most once (G10), and wipes it with that; where the client makes the secret, it takes the public
+ * half, once.
+ */
+import type { CredentialId, Ed25519Verifier, KeyId, KeyKind, RotationId, Verifier } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { claimCode, claimCodeOf, sha256Hex } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
+import { RegistryError } from './errors.ts'
+import { changeKey, type KeyRow, lockKey } from './key-rows.ts'
 import type { Sealer } from './sealing.ts'
 
 export { claimCode, claimCodeOf }
@@ -17,6 +22,9 @@ export type Redeemed =
       readonly credentialId: CredentialId
       readonly sunsetAt?: Date
     }
+  | { readonly outcome: 'enrolled'; readonly keyId: KeyId; readonly credentialId: CredentialId; readonly sunsetAt?: Date }
+  /** It hands out a token and takes no public key; or the other way round. It stays open. */
+  | { readonly outcome: 'no-public-key' | 'public-key-needed'; readonly credentialId: CredentialId }
   | { readonly outcome: 'used' | 'expired'; readonly credentialId: CredentialId; readonly rotationId?: RotationId }
   | { readonly outcome: 'unknown' }
 
@@ -25,6 +33,7 @@ interface SqlClaim {
   key_id: KeyId
   credential_id: CredentialId
   rotation_id: RotationId | null
+  verifier: Verifier
   state: ClaimState
   expires_at: Date
   awaited: boolean
@@ -40,7 +49,7 @@ interface SqlClaim {
 const AWAITED = `exists (select from rotations r join keys n on n.rotation_id = r.rotation_id where n.key_id = m.key_id and r.ended_at is null)`
 
 const LOCK_CLAIM = `
-select m.claim_id, m.key_id, k.credential_id, k.rotation_id, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext, ${AWAITED} as awaited
+select m.claim_id, m.key_id, k.credential_id, k.rotation_id, k.verifier, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext, ${AWAITED} as awaited
 from claims m join keys k using (key_id)`
 
 /** How the claim of a key stands. Index claims_by_key. */
@@ -62,22 +71,44 @@ export interface Redemption {
   readonly sealer: Sealer
 }
 
-/** Hands out the secret of a claim, by its code or a former one. Indexes claims_code_sha256_key, claims_by_former_code. */
-export async function redeemClaim(db: Database, { code, ...by }: Redemption & { code: string }): Promise<Redeemed> {
+/**
+ * Hands out the secret of a claim, by its code or a former one; or enrols the public key that is given. The same public key may come
+ * again. Indexes claims_code_sha256_key, claims_by_former_code.
+ * @param input.publicKey base64 with padding
+ * @throws RegistryError public-key-taken
+ */
+export async function redeemClaim(
+  db: Database,
+  { code, publicKey, ...by }: Redemption & { code: string; publicKey?: string | undefined },
+): Promise<Redeemed> {
   return db.tx(async (tx) => {
     const hash = sha256Hex(code)
-    const claim =
-      (await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.code_sha256 = $1 for no key update of m`, [hash])) ??
-      (await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.former_codes @> array[$1] for no key update of m`, [hash]))
-    return claim === undefined ? { outcome: 'unknown' } : redeem(tx, claim, by)
+    // Keys are locked before claims; bearers need no lock of their key.
+    const of = await first<{ claim_id: string; key_id: KeyId; kind: KeyKind }>(tx, CLAIM_OF_CODE, [hash])
+    if (of === undefined) return { outcome: 'unknown' }
+    const key = of.kind === 'ed25519' ? await lockKey(tx, of.key_id) : undefined
+    const claim = await first<SqlClaim>(tx, `${LOCK_CLAIM} where m.claim_id = $1 for no key update of m`, [of.claim_id])
+    if (claim === undefined) return { outcome: 'unknown' }
+    const { credential_id: credentialId } = claim
+    if (key === undefined) return publicKey === undefined ? redeem(tx, claim, by) : { outcome: 'no-public-key', credentialId }
+    return publicKey === undefined ? { outcome: 'public-key-needed', credentialId } : enrol(tx, claim, key, { ...by, publicKey })
   })
 }
 
-/** Hands out the secret of the key that replaces the one shown. Indexes keys_by_verifier, keys_successor, claims_by_key. */
+const CLAIM_OF_CODE = `
+select m.claim_id, m.key_id, k.verifier ->> 'kind' as kind from claims m join keys k using (key_id)
+where m.code_sha256 = $1 or m.former_codes @> array[$1]`
+
+/**
+ * Hands out the secret of the key that replaces the one shown. A key that signs requests is shown to nobody, and has a claim alone.
+ * Indexes keys_by_verifier, keys_by_token, keys_successor, claims_by_key.
+ */
 export async function redeemSuccessor(
   db: Database,
   { tokenSha256, ...by }: Redemption & { tokenSha256: string },
-): Promise<Redeemed | { readonly outcome: 'refused' | 'no-successor'; readonly credentialId: CredentialId }> {
+): Promise<
+  Redeemed | { readonly outcome: 'refused' | 'no-successor' | 'shown-signing-key'; readonly credentialId: CredentialId }
+> {
   return db.tx(async (tx) => {
     const old = await first<{ credential_id: CredentialId; state: string; allowed: boolean | null }>(
       tx,
@@ -88,7 +119,7 @@ export async function redeemSuccessor(
        where k.verifier_sha256 = $1 for share of k`,
       [tokenSha256],
     )
-    if (old === undefined) return { outcome: 'unknown' }
+    if (old === undefined) return await ofShownSigningKey(tx, tokenSha256)
     const refused = { outcome: 'refused', credentialId: old.credential_id } as const
     if (old.state !== 'active') return refused
     const claim = await first<SqlClaim>(
@@ -102,42 +133,87 @@ export async function redeemSuccessor(
   })
 }
 
-async function redeem(tx: Tx, claim: SqlClaim, { at, from, sealer }: Redemption): Promise<Redeemed> {
-  const about = {
-    at,
-    actor: 'client',
-    subject: claim.claim_id,
-    detail: { keyId: claim.key_id, from },
-    ...(claim.rotation_id === null ? {} : { rotationId: claim.rotation_id }),
-  }
-  const gone = { credentialId: claim.credential_id, ...(claim.rotation_id === null ? {} : { rotationId: claim.rotation_id }) }
+async function ofShownSigningKey(
+  tx: Tx,
+  tokenSha256: string,
+): Promise<{ outcome: 'unknown' } | { outcome: 'shown-signing-key'; credentialId: CredentialId }> {
+  const key = await first<{ credential_id: CredentialId }>(tx, 'select credential_id from keys where token_sha256 = $1', [
+    tokenSha256,
+  ])
+  return key === undefined ? { outcome: 'unknown' } : { outcome: 'shown-signing-key', credentialId: key.credential_id }
+}
+
+type Ending = Omit<Redemption, 'sealer'>
+
+/** What every entry of the audit log says of it. */
+const about = ({ claim_id, key_id, rotation_id }: SqlClaim, { at, from }: Ending) => ({
+  at,
+  actor: 'client',
+  subject: claim_id,
+  detail: { keyId: key_id, from },
+  ...(rotation_id === null ? {} : { rotationId: rotation_id }),
+})
+
+/** Why a claim can not be used, if it can not; written down. */
+async function refusal(tx: Tx, claim: SqlClaim, by: Ending): Promise<Redeemed | undefined> {
+  const { credential_id: credentialId, rotation_id } = claim
+  const gone = { credentialId, ...(rotation_id === null ? {} : { rotationId: rotation_id }) }
   if (claim.state === 'used') {
-    await appendAudit(tx, { ...about, action: 'claim.second-try' })
+    await appendAudit(tx, { ...about(claim, by), action: 'claim.second-try' })
     return { outcome: 'used', ...gone }
   }
   if (claim.state !== 'open') return { outcome: 'expired', ...gone }
-  if (claim.expires_at <= at && !claim.awaited) {
-    await wipe(tx, claim.claim_id, 'expired', at)
-    await appendAudit(tx, { ...about, action: 'claim.expired' })
-    return { outcome: 'expired', ...gone }
-  }
+  if (claim.expires_at > by.at || claim.awaited) return undefined
+  await wipe(tx, claim.claim_id, 'expired', by.at)
+  await appendAudit(tx, { ...about(claim, by), action: 'claim.expired' })
+  return { outcome: 'expired', ...gone }
+}
+
+async function redeem(tx: Tx, claim: SqlClaim, { sealer, ...by }: Redemption): Promise<Redeemed> {
+  const refused = await refusal(tx, claim, by)
+  if (refused !== undefined) return refused
   const token = sealer.open({ kekId: claim.kek_id, nonce: claim.nonce, ciphertext: claim.ciphertext }, claim.key_id)
-  await wipe(tx, claim.claim_id, 'used', at, from)
-  await appendAudit(tx, { ...about, action: 'claim.used' })
-  // When the key that this one replaces goes.
+  await wipe(tx, claim.claim_id, 'used', by.at, by.from)
+  await appendAudit(tx, { ...about(claim, by), action: 'claim.used' })
+  return { outcome: 'handed-out', token, ...(await deliveredKey(tx, claim)) }
+}
+
+/** Takes the public key that makes a key accepted; the same one again is no second try, for an answer may be lost. */
+async function enrol(
+  tx: Tx,
+  claim: SqlClaim,
+  key: KeyRow,
+  { publicKey, ...by }: Ending & { publicKey: string },
+): Promise<Redeemed> {
+  const verifier: Ed25519Verifier = { kind: 'ed25519', publicKey }
+  const again = claim.state === 'used' && key.verifier.kind === 'ed25519' && key.verifier.publicKey === publicKey
+  if (again && key.state === 'active') return { outcome: 'enrolled', ...(await deliveredKey(tx, claim)) }
+  const refused = await refusal(tx, claim, by)
+  if (refused !== undefined) return refused
+  if (key.state !== 'pre-activation')
+    throw new RegistryError('illegal-transition', `key ${key.keyId} is ${key.state}: no public key can be enrolled for it`)
+  await wipe(tx, claim.claim_id, 'used', by.at, by.from)
+  const { at, actor, rotationId } = { rotationId: undefined, ...about(claim, by) }
+  const { sunsetAt, successor } = key
+  const kept = { ...(sunsetAt === undefined ? {} : { sunsetAt }), ...(successor === undefined ? {} : { successor }) }
+  const change = { event: 'keyturn.key.introduced', state: 'active', verifier, ...kept } as const
+  await changeKey(tx, key, change, { at, actor, ...(rotationId === undefined ? {} : { rotationId }) })
+  await appendAudit(tx, { ...about(claim, by), action: 'claim.used' })
+  return { outcome: 'enrolled', ...(await deliveredKey(tx, claim)) }
+}
+
+/** The key that the client has now, and when the one that it replaces goes. */
+async function deliveredKey(
+  tx: Tx,
+  { key_id, credential_id, rotation_id }: SqlClaim,
+): Promise<{ keyId: KeyId; credentialId: CredentialId; sunsetAt?: Date }> {
   const old = await first<{ sunset_at: Date | null }>(
     tx,
     `select o.sunset_at from rotations r join keys o on o.key_id = r.old_key_id where r.rotation_id = $1`,
-    [claim.rotation_id],
+    [rotation_id],
   )
   const sunsetAt = old?.sunset_at ?? undefined
-  return {
-    outcome: 'handed-out',
-    token,
-    keyId: claim.key_id,
-    credentialId: claim.credential_id,
-    ...(sunsetAt === undefined ? {} : { sunsetAt }),
-  }
+  return { keyId: key_id, credentialId: credential_id, ...(sunsetAt === undefined ? {} : { sunsetAt }) }
 }
 
 async function wipe(tx: Tx, claimId: string, state: ClaimState, at: Date, from?: string): Promise<void> {

@@ -4,6 +4,7 @@ import {
   type CredentialId,
   type Environment,
   type KeyId,
+  type KeyKind,
   type Labels,
   randomBase62,
 } from '@keyturn/contract'
@@ -22,7 +23,7 @@ export interface Credential {
   readonly scopes: readonly string[]
   readonly allow?: Allow
   readonly labels: Labels
-  readonly kind: 'bearer'
+  readonly kind: KeyKind
   /** The name of its policy. */
   readonly policy?: string
   readonly createdAt: Date
@@ -35,6 +36,10 @@ export interface NewCredential {
   readonly scopes: readonly string[]
   readonly allow?: Allow | undefined
   readonly labels?: Labels
+  /** `bearer` unless given. */
+  readonly kind?: KeyKind
+  /** Of an ed25519 credential, when its client's public key is known already: base64. */
+  readonly publicKey?: string | undefined
   readonly brand: string
   readonly sealer: Sealer
   readonly claimExpiresAt: Date
@@ -43,34 +48,41 @@ export interface NewCredential {
 }
 
 /**
- * A credential with its first key, and the claim for it.
- * @throws RegistryError unknown-client, name-taken
+ * A credential with its first key, and the claim for it, unless its client's public key is known already.
+ * @throws RegistryError unknown-client, name-taken, public-key-taken
  */
 export async function createCredential(
   db: Database,
   input: NewCredential,
-): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId: string }> {
+): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId?: string }> {
   const credentialId = `crd_${randomBase62(16)}` as CredentialId
-  const { clientId, name, environment, scopes, allow, labels = {}, at, actor } = input
+  const { clientId, name, environment, scopes, allow, labels = {}, kind = 'bearer', at, actor } = input
   try {
     return await db.tx(async (tx) => {
       const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
       if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
       const policy = await policyForNew(tx, { clientId, environment, scopes, labels })
       await tx.query(
-        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at, allow) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)',
-        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at, allow],
+        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at, allow, kind) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
+        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at, allow, kind],
       )
       await appendAudit(tx, {
         at,
         actor,
         action: 'credential.created',
         subject: credentialId,
-        detail: { name, environment, scopes, labels, ...(allow === undefined ? {} : { allow }) },
+        detail: {
+          name,
+          environment,
+          scopes,
+          labels,
+          ...(kind === 'bearer' ? {} : { kind }),
+          ...(allow === undefined ? {} : { allow }),
+        },
       })
       const expiryMs = policy?.rotation.expiryMs
       const key = await insertKey(tx, { ...input, credentialId, version: 1, standing: 'current', ...expiring(at, expiryMs) })
-      return { credentialId, keyId: key.keyId, version: 1, revision: 1, claimId: key.claimId }
+      return { credentialId, ...key, version: 1, revision: 1 }
     })
   } catch (error) {
     if (sqlState(error) === SQL_STATES.uniqueViolation && violated(error) === 'credentials_client_id_environment_name_key') {

@@ -79,7 +79,7 @@ interface Known {
 
 const credentialOf = (clientId: string, environment: string, name: string): string => `${clientId}/${environment}/${name}`
 
-/** Primary key of clients; indexes clients_by_name, keys_by_verifier, credentials_client_id_environment_name_key. */
+/** Primary key of clients; indexes clients_by_name, keys_by_verifier, keys_by_token, credentials_client_id_environment_name_key. */
 async function readKnown(tx: Tx, keys: readonly ImportedKey[]): Promise<Known> {
   const named = [...new Set(keys.map(({ client }) => client))]
   const ids = named.filter((client) => CLIENT_ID.test(client))
@@ -93,8 +93,8 @@ async function readKnown(tx: Tx, keys: readonly ImportedKey[]): Promise<Known> {
   )
   for (const { client_id, name } of byName.rows) clients.set(name, clients.has(name) ? 'ambiguous' : client_id)
   const digests = await tx.query<{ sha256: string; credential: string }>(
-    `select k.verifier_sha256 as sha256, c.client_id || '/' || c.environment || '/' || c.name as credential
-     from keys k join credentials c using (credential_id) where k.verifier_sha256 = any($1)`,
+    `select coalesce(k.verifier_sha256, k.token_sha256) as sha256, c.client_id || '/' || c.environment || '/' || c.name as credential
+     from keys k join credentials c using (credential_id) where k.verifier_sha256 = any($1) or k.token_sha256 = any($1)`,
     [keys.map(({ sha256 }) => sha256)],
   )
   const credentials = await tx.query<{ credential: string }>(

@@ -3,24 +3,24 @@ import {
   type Allow,
   type ClientId,
   type CredentialId,
+  type Ed25519Verifier,
   type Environment,
   type KeyEventType,
   type KeyId,
+  type KeyKind,
   type KeyRecord,
   type KeyState,
   newKeyId,
-  newToken,
   type RotationId,
   randomBase62,
-  tokenSha256,
   type Verifier,
 } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { claimCodeSha256 } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
-import { RegistryError, SQL_STATES, sqlState } from './errors.ts'
-import { hmslHash } from './hmsl.ts'
+import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
 import type { Sealer } from './sealing.ts'
+import { newVerifier } from './verifiers.ts'
 
 /** Which of a credential's keys it is: the one the client holds, the one that replaces it, or neither any more. */
 export type Standing = 'current' | 'successor' | 'retired'
@@ -144,6 +144,8 @@ export interface NewKey {
   readonly brand: string
   readonly sealer: Sealer
   readonly claimExpiresAt: Date
+  /** Of an ed25519 credential, when the client has enrolled it already: base64. */
+  readonly publicKey?: string | undefined
   readonly expiresAt?: Date
   readonly at: Date
   readonly actor: string
@@ -156,21 +158,23 @@ export const expiring = (at: Date, expiryMs: number | undefined): { expiresAt?: 
 /** A key that is accepted from now on says so of a little earlier, for gateways whose clock is behind ours. */
 export const CLOCK_SKEW_MS = 5 * 60_000
 
-/** Issues a key: the verifier goes into the row, the secret, sealed, into a claim. */
-export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId: string }> {
+/**
+ * Issues a key of its credential's kind: the verifier goes into the row, the secret, sealed, into a claim. Where the client makes the
+ * secret, the claim is for its public half; where that is known already, there is no claim.
+ * @throws RegistryError public-key-taken
+ */
+export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId?: string }> {
   const keyId = newKeyId()
-  const claimId = randomBase62(22)
   const notBefore = new Date(input.at.getTime() - CLOCK_SKEW_MS)
-  const token = newToken({ brand: input.brand, environment: input.environment, keyId })
-  const verifier: Verifier = { kind: 'bearer', sha256: tokenSha256(token) }
   // A change of the credential's permissions waits for this key, or this key for that. Primary key.
-  const credential = await first<{ permissions: number }>(
+  const credential = await first<{ kind: KeyKind; permissions: number }>(
     tx,
-    'select permissions from credentials where credential_id = $1 for share',
+    'select kind, permissions from credentials where credential_id = $1 for share',
     [input.credentialId],
   )
-  // Before the audit log's head is locked.
-  const hmsl = await hmslHash(token)
+  if (credential === undefined) throw new RegistryError('unknown-credential', `there is no credential ${input.credentialId}`)
+  const { verifier, state, token = '', tokenSha256, hmslHash } = await newVerifier(credential.kind, { ...input, keyId })
+  // Only now: the audit log's head is locked until the transaction ends.
   await appendAudit(tx, {
     at: input.at,
     actor: input.actor,
@@ -180,23 +184,29 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
     detail: { credentialId: input.credentialId, version: input.version },
     ...(input.rotationId === undefined ? {} : { rotationId: input.rotationId }),
   })
-  await tx.query(
-    `insert into keys (key_id, credential_id, version, state, standing, event, verifier, hmsl_hash, not_before, expires_at, rotation_id, created_at, permissions)
-     values ($1, $2, $3, 'active', $4, 'keyturn.key.introduced', $5, $6, $7, $8, $9, $10, $11)`,
-    [
+  const insert = `insert into keys (key_id, credential_id, version, state, standing, event, verifier, token_sha256, hmsl_hash, not_before,
+     expires_at, rotation_id, created_at, permissions)
+   values ($1, $2, $3, $4, $5, 'keyturn.key.introduced', $6, $7, $8, $9, $10, $11, $12, $13)`
+  await refusingTakenPublicKeys(
+    tx.query(insert, [
       keyId,
       input.credentialId,
       input.version,
+      state,
       input.standing,
       JSON.stringify(verifier),
-      hmsl,
+      tokenSha256,
+      hmslHash,
       notBefore,
       input.expiresAt,
       input.rotationId,
       input.at,
-      credential?.permissions ?? 1,
-    ],
+      credential.permissions,
+    ]),
   )
+  if (input.publicKey !== undefined) return { keyId }
+  const claimId = randomBase62(22)
+  // Where there is no token, nothing: the claim's code hangs on a key-encryption key all the same, and changes with it.
   const sealed = input.sealer.seal(token, keyId)
   await tx.query(
     `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at)
@@ -215,6 +225,18 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
   return { keyId, claimId }
 }
 
+/** Index keys_by_public_key. */
+async function refusingTakenPublicKeys<T>(statement: Promise<T>): Promise<T> {
+  try {
+    return await statement
+  } catch (error) {
+    if (sqlState(error) !== SQL_STATES.uniqueViolation || violated(error) !== 'keys_by_public_key') throw error
+    throw new RegistryError('public-key-taken', 'this public key is, or was, that of another key: make a new pair', {
+      cause: error,
+    })
+  }
+}
+
 export interface KeyChange {
   readonly event: KeyEventType
   readonly state: KeyState
@@ -222,6 +244,8 @@ export interface KeyChange {
   readonly successor?: number
   /** Which of its credential's permissions it tells from now on. */
   readonly permissions?: number
+  /** The public key that its client has enrolled. */
+  readonly verifier?: Ed25519Verifier
 }
 
 export interface ChangedBy {
@@ -231,7 +255,11 @@ export interface ChangedBy {
   readonly rotationId?: RotationId
 }
 
-/** Changes a locked key: the next revision, and its audit entry. @returns the new revision */
+/**
+ * Changes a locked key: the next revision, and its audit entry.
+ * @returns the new revision
+ * @throws RegistryError illegal-transition, public-key-taken
+ */
 export async function changeKey(tx: Tx, row: KeyRow, change: KeyChange, by: ChangedBy): Promise<number> {
   const revision = row.revision + 1
   const action = change.event.replace('keyturn.', '')
@@ -249,13 +277,13 @@ export async function changeKey(tx: Tx, row: KeyRow, change: KeyChange, by: Chan
     },
     ...(by.rotationId === undefined ? {} : { rotationId: by.rotationId }),
   })
+  const update = `update keys set event = $2, state = $3, sunset_at = $4, successor = $5, revision = $6, permissions = coalesce($7, permissions),
+     deprecated_at = case when $4::timestamptz is null then null else coalesce(deprecated_at, $8) end, verifier = coalesce($9, verifier)
+   where key_id = $1`
+  const { event, state, sunsetAt, successor, permissions, verifier } = change
+  const values = [row.keyId, event, state, sunsetAt, successor, revision, permissions, by.at, verifier]
   try {
-    await tx.query(
-      `update keys set event = $2, state = $3, sunset_at = $4, successor = $5, revision = $6, permissions = coalesce($7, permissions),
-         deprecated_at = case when $4::timestamptz is null then null else coalesce(deprecated_at, $8) end
-       where key_id = $1`,
-      [row.keyId, change.event, change.state, change.sunsetAt, change.successor, revision, change.permissions, by.at],
-    )
+    await refusingTakenPublicKeys(tx.query(update, values))
   } catch (error) {
     if (sqlState(error) !== SQL_STATES.illegalTransition) throw error
     throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state} and can not become ${change.state}`, {

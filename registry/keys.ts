@@ -2,7 +2,7 @@
  * What happens to keys. Each change is one transaction. It locks the rotation's row first, then keys in the order of their
  * versions, then claims, and the head of the audit log (with the first entry) last, so that no two wait for each other.
  */
-import type { CredentialId, Evidence, KeyEventType, KeyId, RotationId } from '@keyturn/contract'
+import type { CredentialId, Evidence, KeyEventType, KeyId, RotationId, Verifier } from '@keyturn/contract'
 import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 import {
@@ -63,7 +63,7 @@ export async function introduceSuccessor(
     const hasCurrent = keys.some(({ standing }) => standing === 'current')
     const version = await nextVersion(tx, rotation.credential_id)
     await enterStage(tx, { ...input, stage: 'introducing' })
-    const { keyId, claimId } = await insertKey(tx, {
+    const { keyId, claimId = '' } = await insertKey(tx, {
       ...input,
       credentialId: rotation.credential_id,
       environment: any.environment,
@@ -95,6 +95,9 @@ export async function deprecateKey(
   })
 }
 
+const NOT_ENROLLED = (oldKeyId: KeyId, newKeyId: KeyId): string =>
+  `the client has not enrolled a public key for ${newKeyId} yet: without ${oldKeyId} it would have no key`
+
 /**
  * Switches a rotation's old key off; the new one is the current one then.
  * With `unless: 'used'` (G2) it happens on sufficient evidence alone, looked at in the same transaction.
@@ -110,6 +113,8 @@ export async function deactivateKey(
     if (row.state === 'deactivated' || row.state === 'compromised') return { deactivated: true, revision: row.revision }
     refuseEnded(rotation)
     const newKey = await lockNewKey(tx, rotation)
+    if (newKey?.standing === 'successor' && !isComplete(newKey.verifier))
+      throw new RegistryError('illegal-transition', NOT_ENROLLED(row.keyId, newKey.keyId))
     if (newKey?.standing !== 'successor' || newKey.state !== 'active')
       throw new RegistryError('illegal-transition', `key ${row.keyId} has no active successor that could take its place`)
     if (input.unless === 'used') {
@@ -144,6 +149,9 @@ export async function reinstateKey(
     if (row.state === 'compromised' || row.state === 'destroyed') {
       throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state} and never comes back`)
     }
+    if (row.state === 'deactivated' && !isComplete(row.verifier)) {
+      throw new RegistryError('illegal-transition', `no public key was ever enrolled for key ${row.keyId}: it can not come back`)
+    }
     const newKey = await lockNewKey(tx, rotation)
     await note(tx, input, input.rotationId)
     const next: KeyRow['state'] = row.state === 'deactivated' ? 'active' : row.state
@@ -168,7 +176,8 @@ export async function retireNewKey(
     const row = await lockNewKey(tx, rotation)
     if (row === undefined || row.standing === 'retired') return
     refuseEnded(rotation)
-    if (oldKey?.standing !== 'current' || oldKey.state !== 'active')
+    // One that was never accepted is nobody's only one.
+    if (oldKey?.standing !== 'current' || (oldKey.state !== 'active' && row.state !== 'pre-activation'))
       throw new RegistryError('illegal-transition', `key ${row.keyId} is the only one that the client has: it stays`)
     await destroyClaimOf(tx, row.keyId, input.at)
     await setStanding(tx, row.keyId, 'retired')
@@ -241,7 +250,7 @@ export async function killNewKeyIn(
   await compromiseKeyIn(tx, { keyId: input.keyId, at: input.at, actor: input.actor, reason: input.reason })
   if (rotation.ended_at !== null || rotation.new_key_id !== input.keyId) return { reinstated: false }
   await tx.query('update rotations set new_key_id = null where rotation_id = $1', [input.rotationId])
-  if (oldKey?.state !== 'deactivated') return { reinstated: false }
+  if (oldKey?.state !== 'deactivated' || !isComplete(oldKey.verifier)) return { reinstated: false }
   await changeKey(tx, oldKey, { event: 'keyturn.key.reinstated', state: 'active' }, input)
   await setStanding(tx, oldKey.keyId, 'current')
   return { reinstated: true }
@@ -260,6 +269,9 @@ async function lockOldKey(tx: Tx, rotation: SqlRotation, keyId: KeyId): Promise<
 
 const lockNewKey = async (tx: Tx, rotation: SqlRotation): Promise<KeyRow | undefined> =>
   rotation.new_key_id === null ? undefined : lockKey(tx, rotation.new_key_id)
+
+/** Whether there is something to check requests with. */
+const isComplete = (verifier: Verifier): boolean => verifier.kind !== 'ed25519' || verifier.publicKey !== undefined
 
 /** A key that ends keeps its sunset: it says when that was announced for. */
 const ended = (row: KeyRow, event: KeyEventType, state: KeyRow['state']) => ({

@@ -108,14 +108,14 @@ async function recordPart(tx: Tx, sightings: readonly Sighting[], reporter: Repo
 
 const hashText = ({ kind, hex }: TokenHash): string => `${kind}:${hex}`
 
-/** The keys that reported tokens are, by the text of the reported hash. Indexes keys_by_verifier, keys_by_hmsl, rotations_open. */
+/** The keys that reported tokens are, by the text of the reported hash. Indexes keys_by_verifier, keys_by_token, keys_by_hmsl, rotations_open. */
 async function matchKeys(tx: Tx, sightings: readonly Sighting[]): Promise<Map<string, MatchedKey>> {
   const of = (kind: TokenHash['kind']): string[] => sightings.flatMap(({ hash }) => (hash.kind === kind ? [hash.hex] : []))
   const { rows } = await tx.query<MatchedKey>(
-    `select k.key_id, encode(decode(k.verifier_sha256, 'base64'), 'hex') as sha256, k.hmsl_hash, k.state,
+    `select k.key_id, encode(decode(coalesce(k.verifier_sha256, k.token_sha256), 'base64'), 'hex') as sha256, k.hmsl_hash, k.state,
        coalesce(r.old_key_id = k.key_id, false) as is_old
      from keys k left join rotations r on r.credential_id = k.credential_id and r.ended_at is null
-     where k.verifier_sha256 = any($1) or k.hmsl_hash = any($2)`,
+     where k.verifier_sha256 = any($1) or k.token_sha256 = any($1) or k.hmsl_hash = any($2)`,
     [of('sha256').map((hex) => Buffer.from(hex, 'hex').toString('base64')), of('hmsl')],
   )
   const found = new Map<string, MatchedKey>()

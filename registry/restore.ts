@@ -9,6 +9,7 @@ import {
   type KeyRecord,
   type RotationId,
   randomBase62,
+  type Verifier,
 } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
@@ -105,21 +106,44 @@ export async function recoverKey(db: Database, { kind, ...published }: Differenc
     if (kind === 'unknown') return adopt(tx, published, input)
     const row = await lockKey(tx, published.keyId)
     const { record } = published
-    const keeps = isFinal(row.state) || (hasEnded(row.state) && row.publishedRevision < row.revision)
+    const enrolledHere = row.state === 'active' && record?.state === 'pre-activation'
+    const keeps = isFinal(row.state) || enrolledHere || (hasEnded(row.state) && row.publishedRevision < row.revision)
     const state = keeps ? row.state : (record?.state ?? 'destroyed')
     const event = keeps ? row.event : published.event
     const revision = Math.max(row.revision, record?.revision ?? 0) + 1
+    const verifier = verifierAfterBackup(row, record)
     await note(tx, { keyId: row.keyId, event, revision, from: row.state, to: state }, input)
     if (hasEnded(state)) {
       await setStanding(tx, row.keyId, 'retired')
       await destroyClaimOf(tx, row.keyId, input.at)
     }
     await tx.query(
-      'update keys set state = $2, event = $3, revision = $4, sunset_at = $5, successor = $6, expires_at = $7 where key_id = $1',
-      [row.keyId, state, event, revision, record?.sunsetAt, record?.successor, record?.expiresAt ?? row.expiresAt],
+      `update keys set state = $2, event = $3, revision = $4, sunset_at = $5, successor = $6, expires_at = $7, verifier = coalesce($8, verifier)
+       where key_id = $1`,
+      [row.keyId, state, event, revision, record?.sunsetAt, record?.successor, record?.expiresAt ?? row.expiresAt, verifier],
     )
+    if (verifier?.kind === 'ed25519') await useClaimOf(tx, row.keyId, input.at)
     return { keyId: row.keyId, credentialId: row.credentialId, kind, state }
   })
+}
+
+/** What the client has enrolled since, and what has been sealed anew. */
+function verifierAfterBackup(
+  { verifier: ours, revision }: KeyRow,
+  record: KeyRecord | undefined,
+): Exclude<Verifier, { kind: 'bearer' }> | undefined {
+  const theirs = record?.verifier
+  if (ours.kind === 'ed25519' && theirs?.kind === 'ed25519')
+    return ours.publicKey === undefined && theirs.publicKey !== undefined ? theirs : undefined
+  return theirs?.kind === 'hmac-sha256' && ours.kind === theirs.kind && (record?.revision ?? 0) > revision ? theirs : undefined
+}
+
+/** Nobody enrols another public key with it. Index claims_by_key. */
+async function useClaimOf(tx: Tx, keyId: KeyId, at: Date): Promise<void> {
+  await tx.query(
+    `update claims set state = 'used', ended_at = $2, kek_id = null, nonce = null, ciphertext = null where key_id = $1 and state = 'open'`,
+    [keyId, at],
+  )
 }
 
 const isFinal = (state: KeyRow['state']): boolean => state === 'compromised' || state === 'destroyed'
@@ -140,7 +164,8 @@ async function adopt(tx: Tx, { keyId, event: last, record }: PublishedKey, input
   await ensureOwner(tx, record, input)
   const taken = await first(tx, 'select from keys where credential_id = $1 and version = $2', [credentialId, record.version])
   const version = taken === undefined ? record.version : await nextVersion(tx, credentialId)
-  const off = input.deactivateUnknown && !hasEnded(record.state)
+  // What was not enrolled yet can not be: its claim is lost.
+  const off = (input.deactivateUnknown || record.state === 'pre-activation') && !hasEnded(record.state)
   const state = off ? 'deactivated' : record.state
   const event = off ? 'keyturn.key.deactivated' : last
   const revision = record.revision + 1
@@ -178,8 +203,9 @@ async function ensureOwner(tx: Tx, record: KeyRecord, { at, actor, reason }: Rec
   )
   await entered(clientId, client.rowCount, 'client.created')
   const credential = await tx.query(
-    `insert into credentials (credential_id, client_id, name, environment, scopes, allow, created_at) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
-    [credentialId, clientId, `recovered ${credentialId}`, environment, scopes, allow, at],
+    `insert into credentials (credential_id, client_id, name, environment, scopes, allow, kind, created_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing`,
+    [credentialId, clientId, `recovered ${credentialId}`, environment, scopes, allow, record.verifier.kind, at],
   )
   await entered(credentialId, credential.rowCount, 'credential.created')
 }

@@ -4,6 +4,7 @@ import type {
   Evidence,
   EvidenceFact,
   KeyId,
+  KeyState,
   RotationId,
   RotationStage,
   UsageOutcome,
@@ -230,13 +231,17 @@ interface SqlEvidence {
   sufficient: boolean
   opened_at: Date
   lost_at: Date | null
+  new_state: KeyState | null
 }
 
 /** What is known of the use of a rotation's keys. View rotation_evidence, by primary keys; index key_sources_latest. */
 export async function readEvidence(sql: Database | Tx, rotationId: RotationId): Promise<Evidence> {
   const query = async <R>(text: string, values: unknown[]): Promise<R[]> =>
     'pool' in sql ? sql.query<R>(text, values) : ((await sql.query(text, values)).rows as R[])
-  const [row] = await query<SqlEvidence>('select * from rotation_evidence where rotation_id = $1', [rotationId])
+  const [row] = await query<SqlEvidence>(
+    'select e.*, n.state as new_state from rotation_evidence e left join keys n on n.key_id = e.new_key_id where e.rotation_id = $1',
+    [rotationId],
+  )
   if (row === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${rotationId}`)
   const stragglers = await query<{ address: string; user_agent: string; count: number; last_at: Date }>(
     'select address, user_agent, count, last_at from key_sources where key_id = $1 and last_at >= $2 order by last_at desc limit $3',
@@ -257,6 +262,7 @@ export async function readEvidence(sql: Database | Tx, rotationId: RotationId): 
       count: s.count,
       lastAt: s.last_at.toISOString(),
     })),
+    ...(row.new_state === 'pre-activation' ? { awaitsEnrolment: true } : {}),
     sufficient: row.sufficient,
   }
 }

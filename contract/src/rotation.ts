@@ -115,6 +115,8 @@ export interface Evidence {
   /** Up to when use may be unknown for good: a gateway ended then with counts that it had reported to nobody. */
   readonly usageLostAt?: string
   readonly stragglers: readonly Straggler[]
+  /** The client has not enrolled the public key of its new key: only the old one is accepted. */
+  readonly awaitsEnrolment?: true
   /** The new key has been used, and the old one quiet for the quiet period. */
   readonly sufficient: boolean
 }

@@ -90,6 +90,7 @@ describe('in real time', () => {
         credentialId: rotation.credentialId,
         credential: credential.name,
         environment: 'prod',
+        kind: 'bearer',
         oldKey: { keyId: oldKeyId, state: 'active' },
         newKey: { keyId: newKeyId, state: 'active' },
         sunsetAt: deadline?.toISOString(),

@@ -1,10 +1,21 @@
-import { KEY_STATES, KEY_TRANSITIONS, type KeyState, mayFollow } from '@keyturn/contract'
+import { KEY_STATES, KEY_TRANSITIONS, type KeyKind, type KeyState, mayFollow } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { appendAudit } from '../../registry/audit.ts'
 import type { Database, Tx } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
 import { enterStage } from '../../registry/rotations.ts'
-import { at, introduce, keyOf, makeCredential, monitored, newRotationId, open, openTestDatabase, refusalOf } from './world.ts'
+import {
+  at,
+  introduce,
+  keyOf,
+  makeCredential,
+  monitored,
+  newRotationId,
+  open,
+  openTestDatabase,
+  refusalOf,
+  sealer,
+} from './world.ts'
 
 const CHECK = '23514'
 const UNIQUE = '23505'
@@ -134,6 +145,84 @@ describe('the database refuses by itself', () => {
     const { keyId } = await makeCredential(db)
     expect(await copyKey(keyId, { verifier: `verifier || '{"token": "x"}'` })).toBe(CHECK)
     expect(await copyKey(keyId, { verifier: `'{"kind": "bearer", "sha256": "kt_prod_x"}'` })).toBe(CHECK)
+    expect(await copyKey(keyId, { verifier: `'{"kind": "bearer"}'` })).toBe(CHECK)
+    expect(await copyKey(keyId, { verifier: `'{}'` })).toBe(CHECK)
+  })
+
+  const SEALED = { kind: 'hmac-sha256', kekId: '0123abcd', nonce: 'A'.repeat(16), ciphertext: 'A'.repeat(96), revision: 1 }
+  const ENROLLED = { kind: 'ed25519', publicKey: `${'A'.repeat(43)}=` }
+  const verifier = (value: object): Record<string, string> => ({ verifier: `'${JSON.stringify(value)}'` })
+
+  test.each([
+    ['a sealed token', SEALED, { token: 'x' }],
+    ['a sealed token', SEALED, { kekId: undefined }],
+    ['a sealed token', SEALED, { kekId: 'kt_prod_' }],
+    ['a sealed token', SEALED, { kekId: 12345678 }],
+    ['a sealed token', SEALED, { nonce: 'A'.repeat(12) }],
+    ['a sealed token', SEALED, { ciphertext: 'A'.repeat(20) }],
+    ['a sealed token', SEALED, { ciphertext: 'A'.repeat(1_028) }],
+    ['a sealed token', SEALED, { ciphertext: 'kt_prod_0123456789abcdef' }],
+    ['a sealed token', SEALED, { revision: 2 }],
+    ['a sealed token', SEALED, { revision: 0 }],
+    ['a sealed token', SEALED, { revision: 0.5 }],
+    ['a sealed token', SEALED, { revision: '1' }],
+    ['a sealed token', SEALED, { revision: undefined }],
+    ['a public key', ENROLLED, { privateKey: ENROLLED.publicKey }],
+    ['a public key', ENROLLED, { publicKey: 'A'.repeat(43) }],
+    ['a public key', ENROLLED, { publicKey: undefined }],
+    ['a kind that there is', ENROLLED, { kind: 'rsa' }],
+  ])('G5: a verifier that is %s, %j, but for %j', async (_, good, flaw) => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, verifier({ ...good, ...flaw }))).toBe(CHECK)
+  })
+
+  test('what is right of the above is not refused: a sealed token, a public key, a key that has none yet and is not accepted', async () => {
+    const { keyId } = await makeCredential(db)
+    expect(await copyKey(keyId, verifier(SEALED))).toBe('not refused')
+    const other = await makeCredential(db)
+    expect(await copyKey(other.keyId, verifier(ENROLLED))).toBe('not refused')
+    const third = await makeCredential(db)
+    expect(await copyKey(third.keyId, { ...verifier({ kind: 'ed25519' }), state: `'pre-activation'` })).toBe('not refused')
+  })
+
+  test('two keys with the same public key, or the same token that is never shown', async () => {
+    const publicKey = `${'B'.repeat(42)}A=`
+    const { keyId } = await makeCredential(db, 'prod', sealer, { kind: 'ed25519', publicKey })
+    expect(await copyKey(keyId, { verifier: 'verifier' })).toBe(UNIQUE)
+    const hmac = await makeCredential(db, 'prod', sealer, { kind: 'hmac-sha256' })
+    expect(await copyKey(hmac.keyId, { verifier: 'verifier', token_sha256: 'token_sha256' })).toBe(UNIQUE)
+    expect(await copyKey(keyId, { token_sha256: `'${'A'.repeat(43)}='` })).toBe(CHECK)
+  })
+
+  test('a verifier that changes, but for a public key that is enrolled and a token that is sealed anew', async () => {
+    const set = (keyId: string, value: object, more = '', revision = 2): Promise<string> =>
+      audited(keyId, revision, `update keys set verifier = $2, revision = $3 ${more} where key_id = $1`, [
+        keyId,
+        JSON.stringify(value),
+        revision,
+      ])
+    const make = async (kind: KeyKind): Promise<string> => (await makeCredential(db, 'prod', sealer, { kind })).keyId
+    const other = (last: string) => ({ ...ENROLLED, publicKey: `${'C'.repeat(41)}${last}A=` })
+
+    const bearer = await make('bearer')
+    expect(await set(bearer, { kind: 'bearer', sha256: `${'A'.repeat(43)}=` })).toBe(IDENTITY)
+    expect(await set(bearer, SEALED)).toBe(IDENTITY)
+
+    const hmac = await make('hmac-sha256')
+    expect(await set(hmac, { ...SEALED, revision: 1 })).toBe(IDENTITY)
+    expect(await set(hmac, { ...SEALED, revision: 2 }, `, state = 'suspended'`)).toBe(IDENTITY)
+    expect(await set(hmac, ENROLLED)).toBe(IDENTITY)
+    expect(await set(hmac, { ...SEALED, revision: 2 }, `, token_sha256 = null`)).toBe(IDENTITY)
+    expect(await set(hmac, { ...SEALED, revision: 3 }, '', 3)).toBe(REVISION)
+    expect(await set(hmac, { ...SEALED, revision: 2 })).toBe('not refused')
+
+    const ed25519 = await make('ed25519')
+    expect(await set(ed25519, other('D'))).toBe(IDENTITY)
+    expect(await set(ed25519, { kind: 'ed25519' }, `, state = 'active'`)).toBe(CHECK)
+    expect(await set(ed25519, SEALED, `, state = 'active'`)).toBe(IDENTITY)
+    expect(await set(ed25519, other('D'), `, state = 'active'`)).toBe('not refused')
+    expect(await set(ed25519, other('E'), `, state = 'active'`, 3)).toBe(IDENTITY)
+    expect(await set(ed25519, { kind: 'ed25519' }, '', 3)).toBe(IDENTITY)
   })
 
   test('a key that begins in the middle of its life, or with another revision than 1', async () => {

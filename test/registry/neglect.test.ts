@@ -33,7 +33,7 @@ async function expiring(madeAt = at(0)): Promise<TestCredential> {
     at: madeAt,
     actor: 'test',
   })
-  return { clientId, ...made }
+  return { clientId, claimId: '', ...made }
 }
 
 describe('keys that expire', () => {

@@ -1,13 +1,15 @@
 /** A change of the key-encryption key, while claims are open. */
 import { randomBytes } from 'node:crypto'
+import { createSealingKey, verifierAad } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listAudit, verifyAudit } from '../../registry/audit.ts'
 import { claimCode, claimCodeOf, claimOfKey, redeemClaim } from '../../registry/claims.ts'
 import type { Database } from '../../registry/database.ts'
-import { openSealer, reseal } from '../../registry/reseal.ts'
+import { compromiseKey } from '../../registry/keys.ts'
+import { gatewaysOpen, openSealer, reseal } from '../../registry/reseal.ts'
 import { createSealer, type Sealer } from '../../registry/sealing.ts'
 import { publishedKeys, signingKeyAt } from '../../registry/signing-keys.ts'
-import { at, makeCredential, sealer as old, openTestDatabase, type TestCredential } from './world.ts'
+import { at, keyOf, makeCredential, sealer as old, openTestDatabase, type TestCredential } from './world.ts'
 
 const previousKek = randomBytes(32)
 const kek = randomBytes(32)
@@ -52,7 +54,7 @@ test('G5, G7, G10: resealed in pages, gone on with, audited once; links that cli
   expect(await listAudit(db, { subject: ring.kekIds[0], limit: 10 })).toEqual([])
   const results = await Promise.all([move(ring), move(ring)])
   expect(results[0].resealed + results[1].resealed).toBe(ALL)
-  expect(await move(ring)).toEqual({ kekId: ring.kekIds[0], resealed: 0, left: [] })
+  expect(await move(ring)).toEqual({ kekId: ring.kekIds[0], resealed: 0, left: [], changed: [] })
   const entries = await listAudit(db, { subject: ring.kekIds[0], limit: 10 })
   expect(entries.map(({ action, actor, detail }) => ({ action, actor, detail }))).toEqual([
     { action: 'secrets.resealed', actor: 'alice', detail: { from: [before.kekIds[0]], reason: 'yearly' } },
@@ -72,6 +74,48 @@ test('G5, G7, G10: resealed in pages, gone on with, audited once; links that cli
   const third = createSealer(randomBytes(32), kek)
   await move(third)
   expect(await redeem(claimCode(before, three.claimId), third)).toMatchObject({ outcome: 'handed-out', keyId: three.keyId })
+})
+
+test('G4, G5: tokens that requests are signed with are moved as well, each under the next revision of its key, which is to be published', async () => {
+  const own = await openTestDatabase()
+  const before = createSealer(previousKek)
+  const ring = createSealer(kek, previousKek)
+  const make = () => makeCredential(own, 'prod', before, { kind: 'hmac-sha256' })
+  const [used, dead, pending] = [await make(), await make(), await makeCredential(own, 'prod', before, { kind: 'ed25519' })]
+  const redeemed = await redeemClaim(own, { code: claimCode(before, used.claimId), at: at(0), from: 'test', sealer: before })
+  const token = redeemed.outcome === 'handed-out' ? redeemed.token : ''
+  await compromiseKey(own, { keyId: dead.keyId, at: at(0), actor: 'test', reason: 'leak' })
+  await sealedCopies(own, used, before, MANY)
+
+  // Of the compromised one nothing counts: nobody opens it any more.
+  const count = MANY + 2
+  await expect(openSealer(own, { kek })).rejects.toThrow(`${count} secrets sealed under ${before.kekIds[0]}`)
+  const by = { at: at(0), actor: 'alice', within: 60_000 }
+  const stopped = await reseal(own, { sealer: ring, ...by, within: 0 })
+  expect([stopped.resealed, stopped.left]).toEqual([0, [{ kekId: before.kekIds[0], count }]])
+  const [one, two] = await Promise.all([reseal(own, { sealer: ring, ...by }), reseal(own, { sealer: ring, ...by })])
+  expect([one.resealed + two.resealed, one.changed.length + two.changed.length]).toEqual([count, MANY + 1])
+  expect((await openSealer(own, { kek })).kekIds).toEqual([ring.kekIds[0]])
+
+  const row = await keyOf(own, used.keyId)
+  expect(row).toMatchObject({ revision: 2, event: 'keyturn.key.updated', publishedRevision: 0, state: 'active' })
+  if (row.verifier.kind !== 'hmac-sha256') throw new Error(row.verifier.kind)
+  expect([row.verifier.revision, row.verifier.kekId]).toEqual([2, ring.kekIds[0]])
+  const { nonce, ciphertext } = row.verifier
+  const sealed = { nonce: Buffer.from(nonce, 'base64'), ciphertext: Buffer.from(ciphertext, 'base64') }
+  expect(createSealingKey(kek).open(sealed, verifierAad(used.keyId, 2))).toBe(token)
+  const [, entry] = await listAudit(own, { subject: used.keyId, limit: 10 })
+  expect(entry).toMatchObject({ action: 'key.updated', revision: 2, actor: 'alice' })
+  expect((await keyOf(own, dead.keyId)).revision).toBe(2)
+  expect(await gatewaysOpen(own)).toBe(true)
+
+  // What is to be enrolled is found by the link that the client has, and by the one that it would be sent now.
+  const publicKey = 'PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw='
+  for (const code of [claimCode(before, pending.claimId), claimCode(ring, pending.claimId)]) {
+    const enrolled = await redeemClaim(own, { code, publicKey, at: at(1), from: 'test', sealer: ring })
+    expect(enrolled.outcome).toBe('enrolled')
+  }
+  await own.close()
 })
 
 test('what is sealed under a key that nobody has is counted, and not touched', async () => {
@@ -100,6 +144,28 @@ async function copies(sealer: Sealer, count: number): Promise<void> {
       await tx.query(
         `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at) values ($1, $1, $1, $2, $3, $4, now(), $5)`,
         [keyId, kekId, nonce, ciphertext, at(86_400_000)],
+      )
+    }
+  })
+}
+
+/** Keys of this kind as there are thousands of them, made as above. */
+async function sealedCopies(
+  own: Database,
+  { keyId, credentialId }: TestCredential,
+  sealer: Sealer,
+  count: number,
+): Promise<void> {
+  await own.tx(async (tx) => {
+    await tx.query('set local session_replication_role = replica')
+    for (let i = 0; i < count; i++) {
+      const id = `copy${String(i).padStart(12, '0')}`
+      const { kekId, nonce, ciphertext } = sealer.seal('a token', verifierAad(id, 1))
+      const sealed = { kekId, nonce: nonce.toString('base64'), ciphertext: ciphertext.toString('base64'), revision: 1 }
+      await tx.query(
+        `insert into keys (key_id, credential_id, version, state, standing, event, verifier, not_before, created_at)
+         select $2, $3, $4, 'deactivated', 'retired', event, $5, not_before, created_at from keys where key_id = $1`,
+        [keyId, id, credentialId, i + 2, JSON.stringify({ kind: 'hmac-sha256', ...sealed })],
       )
     }
   })

@@ -15,7 +15,7 @@ import {
 } from '@keyturn/contract'
 import { claimCode, redeemClaim } from '../../registry/claims.ts'
 import { createClient } from '../../registry/clients.ts'
-import { createCredential } from '../../registry/credentials.ts'
+import { createCredential, type NewCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { deprecateKey, getKey, introduceSuccessor, type KeyRow } from '../../registry/keys.ts'
 import { enterStage, openRotation } from '../../registry/rotations.ts'
@@ -50,9 +50,15 @@ export async function makeCredential(
   db: Database,
   environment: Environment = 'prod',
   sealedBy: Sealer = sealer,
+  what: Pick<NewCredential, 'kind' | 'publicKey'> = {},
 ): Promise<TestCredential> {
   const { clientId } = await createClient(db, { name: 'Acme', contacts: [], at: at(0), actor: 'test' })
-  const { credentialId, keyId, claimId } = await createCredential(db, {
+  const {
+    credentialId,
+    keyId,
+    claimId = '',
+  } = await createCredential(db, {
+    ...what,
     clientId,
     name: 'feed',
     environment,
@@ -96,8 +102,12 @@ export const introduce = (db: Database, rotationId: RotationId) =>
   introduceSuccessor(db, { rotationId, brand: 'kt', sealer, claimExpiresAt: at(DAY), at: at(0), actor: 'test' })
 
 /** A rotation in monitoring: both keys are accepted. */
-export async function monitored(db: Database, policy?: Partial<RotationPolicy>): Promise<TestRotation> {
-  const credential = await makeCredential(db)
+export async function monitored(
+  db: Database,
+  policy?: Partial<RotationPolicy>,
+  what?: Parameters<typeof makeCredential>[3],
+): Promise<TestRotation> {
+  const credential = await makeCredential(db, 'prod', sealer, what)
   const rotationId = await open(db, credential, policy === undefined ? {} : { policy })
   const { keyId: newKeyId, claimId: newClaimId } = await introduce(db, rotationId)
   const by = { rotationId, actor: 'test', at: at(0), reason: 'test' }

@@ -37,7 +37,7 @@ import type { Config, LeakConfig } from '../../infra/config.ts'
 import { startTimeSkippingServer } from '../../infra/stack/temporal.ts'
 import { claimCode, redeemClaim } from '../../registry/claims.ts'
 import { type Contact, createClient } from '../../registry/clients.ts'
-import { createCredential, getCredential } from '../../registry/credentials.ts'
+import { createCredential, getCredential, type NewCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { getKey, type KeyRow, keysOfCredential } from '../../registry/keys.ts'
 import { getRotation, type Rotation } from '../../registry/rotations.ts'
@@ -226,11 +226,13 @@ export class House {
     scopes: string[] = ['read:prices'],
     environment: Environment = 'prod',
     contacts: readonly Contact[] = [],
+    what: Pick<NewCredential, 'kind' | 'publicKey'> = {},
   ): Promise<TestCredential> {
     await this.setClock()
     const at = new Date(this.now())
     const { clientId } = await createClient(this.db, { name: 'Acme', contacts, at, actor: 'test' })
     const made = await createCredential(this.db, {
+      ...what,
       clientId,
       name: `feed-${randomBase62(8)}`,
       environment,
@@ -243,7 +245,9 @@ export class House {
     })
     const receipt = await this.propagation.waitForReceipt(await this.propagation.publish(made.keyId), { timeoutMs: PATIENCE_MS })
     if (receipt.unconfirmed.length > 0) throw new Error(`no receipt from ${receipt.unconfirmed.join(', ')}`)
-    return { credentialId: made.credentialId, keyId: made.keyId, token: await this.claim(claimCode(this.sealer, made.claimId)) }
+    // Who has enrolled a public key from the start has no claim, and shows no token.
+    const token = made.claimId === undefined ? '' : await this.claim(claimCode(this.sealer, made.claimId))
+    return { credentialId: made.credentialId, keyId: made.keyId, token }
   }
 
   async claim(code: string): Promise<string> {

@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { shownSha256, type Verifier } from '@keyturn/contract'
 
 /** The hash of a key whose token is shown. */
@@ -6,3 +7,7 @@ export function sha256Of({ verifier }: { verifier: Verifier }): string {
   if (sha256 === undefined) throw new Error(`a ${verifier.kind} key shows no token`)
   return sha256
 }
+
+/** A public key as verifiers hold it. */
+export const newPublicKey = (): string =>
+  Buffer.from(generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }).x ?? '', 'base64url').toString('base64')

@@ -33,7 +33,8 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
       // Somebody may have said something meanwhile, and that counts first.
       if (isDue(rotation)) continue
       if (now.sufficient) return undefined
-      if (policy.onDeadline === 'force')
+      // Where the new key is not accepted yet, nothing forces the client off its old one (G1).
+      if (policy.onDeadline === 'force' && now.awaitsEnrolment !== true)
         return { reason: 'the overlap window has ended, and the policy says force', actor: 'policy' }
       if (policy.onDeadline === 'extend' && !rotation.extendedByPolicy) {
         rotation.extendedByPolicy = true
@@ -84,6 +85,8 @@ async function remind(rotation: Rotation): Promise<void> {
 
 function deadlineText(evidence: Evidence, quietPeriodMs: number): string {
   const rule = `the old key has to be unused for ${formatDuration(quietPeriodMs)}`
+  if (evidence.awaitsEnrolment === true)
+    return 'the overlap window has ended, and the client has not enrolled its new key: extend, roll back, or resume once it has'
   if (evidence.newKeyFirstUsedAt === undefined)
     return 'the overlap window has ended, and the new key has never been used: extend, approve or roll back'
   if (evidence.silentGateways.length > 0) {
