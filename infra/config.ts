@@ -3,16 +3,15 @@
  * variable. The gateway, a package of its own, has its own.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import {
   BRAND_PATTERN,
   DEFAULT_BRAND,
   DURATION_PATTERN,
   isScope,
-  isWrappedKek,
-  KEK_BYTES,
+  othersCanRead,
   parseDuration,
-  splitKeks,
+  parseKeks,
   type TopicNames,
   TRANSIT_PATTERN,
   topicNames,
@@ -312,21 +311,14 @@ function refuseShort(name: Secret, token: string, flaws: string[]): void {
 }
 
 function readKeks(text: string, flaws: string[]): Sections['kek'] {
-  const texts = splitKeks(text)
-  const [kek = Buffer.alloc(0), previousKek, ...more] = texts.map((each) => Buffer.from(each, 'base64'))
-  if (texts.some(isWrappedKek)) flaws.push('KEYTURN_KEK: is wrapped; KEYTURN_KEK_TRANSIT says who unwraps it')
-  else if (text !== '' && [kek, previousKek].some((each) => each !== undefined && each.length !== KEK_BYTES))
-    flaws.push('KEYTURN_KEK: not 32 bytes in base64; `openssl rand -base64 32` makes one')
-  if (more.length > 0) flaws.push('KEYTURN_KEK: more than two; `keyturn reseal` first, then the old one can go')
-  if (previousKek?.equals(kek) === true) flaws.push('KEYTURN_KEK: the same key twice')
+  const { keks, flaws: wrong } = parseKeks(text, 'KEYTURN_KEK')
+  flaws.push(...wrong)
+  const [kek = Buffer.alloc(0), previousKek] = keks
   return previousKek === undefined ? { kek } : { kek, previousKek }
 }
 
-/** Where files have no such permissions, there is nothing to see. */
 function refuseOpenFile(name: Variable, file: string | undefined, flaws: string[]): void {
-  if (file === undefined || process.platform === 'win32') return
-  const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0
-  if ((mode & 0o077) !== 0) flaws.push(`${name}: others than its owner can read the file; \`chmod 600\` it`)
+  if (file !== undefined && othersCanRead(file)) flaws.push(`${name}: others than its owner can read the file; \`chmod 600\` it`)
 }
 
 function readSigningKey(pem: string, flaws: string[]): KeyObject | undefined {

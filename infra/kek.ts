@@ -1,57 +1,16 @@
-/** Key-encryption keys that a transit engine has wrapped are unwrapped once, at the start of a process: they are in memory alone then. */
-import { readFileSync } from 'node:fs'
-import {
-  DURATION_PATTERN,
-  isWrappedKek,
-  parseDuration,
-  splitKeks,
-  TRANSIT_PATTERN,
-  TransitError,
-  unwrapKek,
-} from '@keyturn/contract'
+/** The control plane's key-encryption keys, unwrapped at the start of a process. */
+import { TransitError, withUnwrappedKeks as unwrapped } from '@keyturn/contract'
 import { ConfigError } from './config.ts'
 
-const PAUSE_MS = 500
-const TRANSIT = new RegExp(TRANSIT_PATTERN)
-const DURATION = new RegExp(DURATION_PATTERN)
-
 /**
- * The environment with KEYTURN_KEK in the open. As it was, where nothing is wrapped. Waits for an engine that is not there yet for as long as for
- * other servers.
+ * The environment with KEYTURN_KEK in the open. As it was, where nothing is wrapped.
  * @throws ConfigError
  */
 export async function withUnwrappedKeks(env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
-  const transit = env['KEYTURN_KEK_TRANSIT']
-  const keks = splitKeks(read(env, 'KEYTURN_KEK'))
-  // Nobody is shown the token before the address is known to be one that may see it; the configuration says what is wrong with it.
-  if (!transit || !TRANSIT.test(transit) || !keks.some(isWrappedKek)) return env
-  const token = read(env, 'KEYTURN_KEK_TRANSIT_TOKEN')
-  if (token === '') throw new ConfigError(['KEYTURN_KEK_TRANSIT_TOKEN: not set; expected a token that may decrypt with the key'])
-  const wait = env['KEYTURN_STARTUP_WAIT'] ?? ''
-  const giveUp = Date.now() + parseDuration(DURATION.test(wait) ? wait : '60s')
-  const unwrapped = await Promise.all(keks.map((kek) => (isWrappedKek(kek) ? unwrap(kek, { transit, token }, giveUp) : kek)))
-  return { ...env, KEYTURN_KEK: unwrapped.join(','), KEYTURN_KEK_FILE: undefined }
-}
-
-/** What can not be read is the configuration's to say. */
-function read(env: NodeJS.ProcessEnv, name: string): string {
-  const file = env[`${name}_FILE`]
-  if (!file) return env[name] ?? ''
   try {
-    return readFileSync(file, 'utf8').trim()
-  } catch {
-    return ''
-  }
-}
-
-async function unwrap(wrapped: string, by: { transit: string; token: string }, giveUp: number): Promise<string> {
-  for (;;) {
-    try {
-      return await unwrapKek(wrapped, by)
-    } catch (error) {
-      if (!(error instanceof TransitError)) throw error
-      if (!error.away || Date.now() > giveUp) throw new ConfigError([`KEYTURN_KEK: ${error.message}`])
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
-    }
+    return await unwrapped(env)
+  } catch (error) {
+    if (error instanceof TransitError) throw new ConfigError([error.message])
+    throw error
   }
 }

@@ -44,6 +44,12 @@ export const PROBLEMS = {
   // request path
   'invalid-key': { status: 401, title: 'The API key is not accepted' },
   'missing-key': { status: 401, title: 'An API key is required' },
+  'signature-malformed': { status: 401, title: 'The signature is not one that can be checked' },
+  'digest-mismatch': { status: 401, title: 'The body is not the one that was signed' },
+  'request-stale': { status: 401, title: 'The request was not signed just now' },
+  'request-replayed': { status: 401, title: 'The request has been sent before' },
+  'request-out-of-order': { status: 401, title: 'The sequence number of the request is not next' },
+  'body-too-slow': { status: 408, title: 'The body did not arrive in time' },
   'missing-scope': { status: 403, title: 'The API key does not have the scope for this' },
   'address-not-allowed': { status: 403, title: 'The API key can not be used from this address' },
   'method-not-allowed-for-key': { status: 403, title: 'The API key can not be used with this method' },

@@ -1,17 +1,25 @@
-/** A request's header fields, its address, and what is to be done with it. Refusals look all the same: they are no oracle. */
-import { HEADERS, type ProblemDocument, problem, type UsageOutcome } from '@keyturn/contract'
-import type { BadTokens } from './bad-tokens.ts'
+/** A request's header fields, its address, and what is to be done with it: of one that shows its token. Signed ones: `signatures/`. */
+import { problem, type UsageOutcome } from '@keyturn/contract'
+import { type Accepted, type AnswersOptions, CHALLENGE, createAnswers, type Refused } from './answers.ts'
 import type { Freshness } from './freshness.ts'
 import type { KeyEntry } from './key-cache.ts'
-import { rotationNotice } from './notice.ts'
 import { forbids } from './permissions.ts'
 import type { RequestInfo } from './request-info.ts'
-import { cleanAddress, createUserAgentCleaner } from './sources.ts'
-import type { Usage } from './usage.ts'
 import type { Decision, Verify } from './verify.ts'
 
-/** For metrics. `ambiguous`: more than one key was shown. `forbidden`: a right key that may not do this. */
-export type RequestOutcome = Exclude<UsageOutcome, 'refused-upstream'> | 'forbidden' | 'unknown' | 'missing' | 'ambiguous'
+export type { Accepted, Refused }
+
+/**
+ * For metrics. `ambiguous`: more than one key was shown. `forbidden`: a right key that may not do this. `malformed`: signed in a way that can not be
+ * checked, or with a body that could not be.
+ */
+export type RequestOutcome =
+  | Exclude<UsageOutcome, 'refused-upstream'>
+  | 'forbidden'
+  | 'unknown'
+  | 'missing'
+  | 'ambiguous'
+  | 'malformed'
 export const REQUEST_OUTCOMES: readonly RequestOutcome[] = [
   'accepted',
   'forbidden',
@@ -24,34 +32,19 @@ export const REQUEST_OUTCOMES: readonly RequestOutcome[] = [
   'unknown',
   'missing',
   'ambiguous',
+  'malformed',
 ]
 
-export interface Accepted {
-  readonly accepted: true
-  readonly key: KeyEntry
-  /** To be added to the request for the API; what the caller sent under these names must be removed. */
-  readonly identity: Readonly<Record<string, string>>
-  /** To be added to the response. */
-  readonly responseHeaders: Readonly<Record<string, string>>
-}
-export interface Refused {
-  readonly accepted: false
-  readonly problem: ProblemDocument
-  readonly responseHeaders: Readonly<Record<string, string>>
-  /** So long the answer is to be held back: too many bad tokens come from there. */
-  readonly holdMs?: number
-}
 export type Authentication = Accepted | Refused
 /**
- * Decides on a request and counts it.
+ * Decides on a request and counts it. A token that is shown is decided on at once.
  * @param scopes what the key must have, all of them; nothing by default
  */
-export type Authenticate = (request: RequestInfo, scopes?: readonly string[]) => Authentication
+export type Authenticate = (request: RequestInfo, scopes?: readonly string[]) => Authentication | Promise<Authentication>
+export type AuthenticateShown = (request: RequestInfo, scopes?: readonly string[]) => Authentication
 
-const CHALLENGE = Object.freeze({ 'www-authenticate': 'Bearer' })
 const NO_SCOPES: readonly string[] = Object.freeze([])
 const MISSING_KEY: Refused = Object.freeze({ accepted: false, problem: problem('missing-key'), responseHeaders: CHALLENGE })
-const INVALID_KEY: Refused = Object.freeze({ accepted: false, problem: problem('invalid-key'), responseHeaders: CHALLENGE })
 const BEARER = /^bearer +([^ ].*)$/i
 
 type Shown = { readonly token: string } | 'missing' | 'ambiguous'
@@ -80,57 +73,28 @@ function shownToken(headers: RequestInfo['headers']): Shown {
   return token === undefined || token === '' ? 'missing' : { token }
 }
 
-const single = (field: string | readonly string[] | undefined): string | undefined =>
-  typeof field === 'object' ? field[0] : field
-
-function accept(key: KeyEntry): Accepted {
-  return {
-    accepted: true,
-    key,
-    identity: {
-      [HEADERS.client]: key.clientId,
-      [HEADERS.credential]: key.credentialId,
-      [HEADERS.keyId]: key.keyId,
-      [HEADERS.scopes]: key.scopes.join(' '),
-    },
-    responseHeaders: rotationNotice(key),
-  }
-}
-
-export interface AuthenticateOptions {
+export interface AuthenticateOptions extends AnswersOptions {
   readonly verify: Verify
-  readonly usage: Pick<Usage, 'count'>
   readonly clock: () => number
   /** Stopped gateways are `loading`, too: they must not decide. */
   readonly freshness: (now: number) => Freshness
   readonly failClosed: (key: KeyEntry) => boolean
-  readonly retryAfterSeconds: number
   readonly onOutcome: (outcome: RequestOutcome) => void
-  readonly badTokens: Pick<BadTokens, 'holdMs'>
 }
 
-export function createAuthenticate(options: AuthenticateOptions): Authenticate {
-  const { verify, usage, clock, freshness, failClosed, retryAfterSeconds, onOutcome, badTokens } = options
-  const cleanUserAgent = createUserAgentCleaner()
-  const undecided: Refused = Object.freeze({
-    accepted: false,
-    problem: problem('gateway-undecided'),
-    responseHeaders: { 'retry-after': String(retryAfterSeconds) },
-  })
+export function createAuthenticate(options: AuthenticateOptions): AuthenticateShown {
+  const { verify, clock, freshness, failClosed, onOutcome } = options
+  const answers = createAnswers(options)
   const settle = (decision: Decision, state: Freshness): Decision['outcome'] | 'undecided' => {
     if (state === 'loading') return 'undecided'
     if (decision.outcome === 'accepted' && state === 'stale' && failClosed(decision.key)) return 'undecided'
     return decision.outcome
   }
-  const refuse = (request: RequestInfo): Refused => {
-    const holdMs = badTokens.holdMs(request.address)
-    return holdMs === 0 ? INVALID_KEY : { ...INVALID_KEY, holdMs }
-  }
   return (request, scopes = NO_SCOPES) => {
     const shown = shownToken(request.headers)
     if (typeof shown === 'string') {
       onOutcome(shown)
-      return shown === 'missing' ? MISSING_KEY : refuse(request)
+      return shown === 'missing' ? MISSING_KEY : answers.refuse(request)
     }
     const now = clock()
     const decision = verify(shown.token, now)
@@ -140,14 +104,10 @@ export function createAuthenticate(options: AuthenticateOptions): Authenticate {
     onOutcome(forbidden === undefined ? outcome : 'forbidden')
     if (decision.outcome !== 'unknown' && decision.key !== undefined && outcome !== 'unknown') {
       // Also when it is forbidden: the key is right, and in use. What it may not do is no reason to roll back a rotation.
-      usage.count(decision.key.keyId, outcome, {
-        address: cleanAddress(request.address) ?? 'unknown',
-        userAgent: cleanUserAgent(single(request.headers['user-agent']), shown.token),
-      })
+      answers.count(decision.key.keyId, outcome, request, shown.token)
     }
-    if (outcome === 'undecided') return undecided
-    if (outcome !== 'accepted' || decision.outcome !== 'accepted') return refuse(request)
-    if (forbidden !== undefined) return { accepted: false, problem: forbidden, responseHeaders: rotationNotice(decision.key) }
-    return accept(decision.key)
+    if (outcome === 'undecided') return answers.undecided
+    if (outcome !== 'accepted' || decision.outcome !== 'accepted') return answers.refuse(request)
+    return forbidden === undefined ? answers.accept(decision.key) : answers.forbid(decision.key, forbidden)
   }
 }

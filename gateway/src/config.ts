@@ -8,8 +8,11 @@ import {
   type Environment,
   GATEWAY_ID_PATTERN,
   isScope,
+  othersCanRead,
   parseDuration,
+  parseKeks,
   type TopicNames,
+  TRANSIT_PATTERN,
   topicNames,
 } from '@keyturn/contract'
 import Type from 'typebox'
@@ -17,9 +20,11 @@ import { Compile } from 'typebox/compile'
 import { isFailClosedPattern } from './fail-closed.ts'
 import type { FallbackAddress } from './fallback.ts'
 import type { GatewayOptions } from './gateway.ts'
+import { parseOrigin } from './public-address.ts'
 import type { ReplaySettings } from './replay/create.ts'
 import { addressList } from './restriction.ts'
 import type { HostAndPort } from './server.ts'
+import type { SigningSettings } from './signatures/settings.ts'
 
 const HOST_PORT = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+):\\d{1,5}$'
 const LIST = '^[^,]*(,[^,]*)*$'
@@ -119,6 +124,39 @@ export const VARIABLES = Type.Object({
         'the control plane’s /.well-known/jwks.json, https unless it is on this machine: the keys of session tokens; without it there are none',
     }),
   ),
+  KEYTURN_KEK: Type.Optional(
+    Type.String({
+      description:
+        'what the signing keys of HMAC keys are opened with, as in the control plane: 32 bytes in base64; two with a comma while one is being replaced',
+    }),
+  ),
+  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it, which only its owner can read' })),
+  KEYTURN_KEK_TRANSIT: Type.Optional(
+    Type.String({
+      pattern: TRANSIT_PATTERN,
+      description:
+        'a key of a transit engine of Vault or OpenBao, as https://host:8200/transit/name: keys in KEYTURN_KEK that it has wrapped (vault:v1:…) are unwrapped at the start',
+    }),
+  ),
+  KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
+  KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_GATEWAY_PUBLIC_URL: Type.String({
+    pattern: LIST,
+    default: '',
+    description:
+      'where clients find the API, https://api.example.com, more than one with commas: what signatures are made over; otherwise as requests say it',
+  }),
+  KEYTURN_GATEWAY_SIGNED_BODY: Type.String({
+    pattern: '^[1-9]\\d{2,7}$',
+    default: '1048576',
+    description: 'the largest body of a signed request, in bytes: 100 to 99999999; its digest is compared before it is passed on',
+  }),
+  KEYTURN_GATEWAY_SIGNED_BODY_TIMEOUT: duration('for how long such a body may take to arrive', '30s'),
+  KEYTURN_GATEWAY_UNSEEN_BODIES: Type.Enum(['refuse', 'api-checks'], {
+    default: 'refuse',
+    description:
+      'in mode auth: refuse signed requests that may have a body; or api-checks: their Content-Digest is signed, and the API promises to compare it',
+  }),
   KEYTURN_REPLAY_WINDOW: duration('for how long a signed request is valid: 30s to 120s', '60s'),
   KEYTURN_REPLAY_CAPACITY: Type.String({
     pattern: '^[1-9]\\d{2,7}$',
@@ -181,6 +219,7 @@ export interface GatewayConfig {
   readonly fallback: FallbackAddress | undefined
   readonly jwksUrl: string | undefined
   readonly replay: ReplaySettings
+  readonly signing: SigningSettings
   readonly logLevel: string
 }
 
@@ -200,6 +239,15 @@ function hostAndPort(text: string): HostAndPort {
   return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) }
 }
 
+function isOrigin(url: string): boolean {
+  try {
+    const { scheme, authority } = parseOrigin(url)
+    return new URL(url).href === `${scheme}://${authority}/`
+  } catch {
+    return false
+  }
+}
+
 /** What only a second look shows, by variable. */
 function* secondLook(config: GatewayConfig): Generator<string> {
   const ports = { KEYTURN_GATEWAY_LISTEN: config.listen, KEYTURN_GATEWAY_OPS_LISTEN: config.opsListen }
@@ -213,6 +261,10 @@ function* secondLook(config: GatewayConfig): Generator<string> {
   const unclear = config.replay.failOpen.find((pattern) => !isFailClosedPattern(pattern) || pattern.startsWith('env:'))
   if (unclear !== undefined) yield `KEYTURN_REPLAY_FAIL_OPEN: "${unclear.slice(0, 60)}" is no scope pattern like read:*`
   if (config.replay.windowMs < 30_000 || config.replay.windowMs > 120_000) yield 'KEYTURN_REPLAY_WINDOW: 30s to 120s'
+  for (const url of config.signing.publicUrls) {
+    if (!isOrigin(url))
+      yield `KEYTURN_GATEWAY_PUBLIC_URL: "${url.slice(0, 60)}" is no URL like https://api.example.com, without a path`
+  }
   if (config.jwksUrl !== undefined && !URL.canParse(config.jwksUrl)) yield 'KEYTURN_JWKS_URL: not a URL'
   if (config.replay.redis !== undefined && !URL.canParse(config.replay.redis.url)) yield 'KEYTURN_REDIS_URL: not a URL'
   const least = {
@@ -221,13 +273,22 @@ function* secondLook(config: GatewayConfig): Generator<string> {
     KEYTURN_GATEWAY_USAGE_WINDOW: [config.usageWindowMs, 100],
     KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: [config.upstreamTimeoutMs, 100],
     KEYTURN_GATEWAY_CLIENT_TIMEOUT: [config.clientTimeoutMs, 1_000],
+    KEYTURN_GATEWAY_SIGNED_BODY_TIMEOUT: [config.signing.bodyTimeoutMs, 100],
   } as const
   for (const [name, [value, minimum]] of Object.entries(least)) if (value < minimum) yield `${name}: at least ${minimum}ms`
 }
 
+const IN_FILES = [
+  'KEYTURN_GATEWAY_FALLBACK_TOKEN',
+  'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY',
+  'KEYTURN_REDIS_URL',
+  'KEYTURN_KEK',
+  'KEYTURN_KEK_TRANSIT_TOKEN',
+]
+
 /** Each of those that may stand in a file: from there. */
 function readFiles(given: Record<string, string>, flaws: Set<string>): void {
-  for (const name of ['KEYTURN_GATEWAY_FALLBACK_TOKEN', 'KEYTURN_GATEWAY_FALLBACK_PUBLIC_KEY', 'KEYTURN_REDIS_URL']) {
+  for (const name of IN_FILES) {
     const file = given[`${name}_FILE`]
     if (file === undefined) continue
     if (given[name] !== undefined) flaws.add(`${name} and ${name}_FILE: both are set; keep one`)
@@ -253,6 +314,22 @@ const readReplay = (read: Variables): ReplaySettings => ({
           timeoutMs: parseDuration(read.KEYTURN_REDIS_TIMEOUT),
         },
 })
+
+/** Whoever has a key-encryption key can sign as any client. */
+function readSigning(read: Variables): SigningSettings {
+  const file = read.KEYTURN_KEK_FILE
+  const { keks, flaws } = parseKeks(read.KEYTURN_KEK ?? '', 'KEYTURN_KEK')
+  const open = file !== undefined && othersCanRead(file)
+  const wrong = open ? [...flaws, 'KEYTURN_KEK_FILE: others than its owner can read the file; `chmod 600` it'] : flaws
+  if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
+  return {
+    keks,
+    publicUrls: list(read.KEYTURN_GATEWAY_PUBLIC_URL),
+    bodyLimit: Number(read.KEYTURN_GATEWAY_SIGNED_BODY),
+    bodyTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_SIGNED_BODY_TIMEOUT),
+    unseenBodies: read.KEYTURN_GATEWAY_UNSEEN_BODIES as SigningSettings['unseenBodies'],
+  }
+}
 
 /** All three, or none. */
 function readFallback(read: Variables): FallbackAddress | undefined {
@@ -333,6 +410,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     fallback: readFallback(read),
     jwksUrl: read.KEYTURN_JWKS_URL,
     replay: readReplay(read),
+    signing: readSigning(read),
     logLevel: read.KEYTURN_LOG_LEVEL,
   }
   const more = [...secondLook(config)]
@@ -354,4 +432,5 @@ export const gatewayOptionsOf = (config: GatewayConfig): Omit<GatewayOptions, 'l
   fallback: config.fallback,
   jwksUrl: config.jwksUrl,
   replay: config.replay,
+  signing: config.signing,
 })

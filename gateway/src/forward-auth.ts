@@ -32,7 +32,7 @@ export function createForwardAuth({ gateway, askers, trustedProxies, log }: Forw
 
   const describe = (request: IncomingMessage): RequestInfo => {
     const { headersDistinct: headers, socket } = request
-    if (!listed(askers, socket.remoteAddress)) return { headers, address: socket.remoteAddress }
+    if (!listed(askers, socket.remoteAddress)) return { headers, address: socket.remoteAddress, body: 'unseen' }
     // The asking proxy sets each of them, once; twice, and one of the two is the caller's.
     const original = (name: string): string | undefined => (headers[name]?.length === 1 ? headers[name][0] : undefined)
     const forwardedFor = headers['x-forwarded-for']?.join(',')
@@ -42,6 +42,8 @@ export function createForwardAuth({ gateway, askers, trustedProxies, log }: Forw
       method: original('x-forwarded-method'),
       url: original('x-forwarded-uri'),
       authority: original('x-forwarded-host'),
+      scheme: original('x-forwarded-proto'),
+      body: 'unseen',
     }
   }
 

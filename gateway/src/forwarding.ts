@@ -77,8 +77,8 @@ export function responseFields(
 }
 
 /**
- * The caller's address: of the connection or, behind `hops` trusted proxies, what the outermost of them saw. Entries further
- * to the left are what the caller made up.
+ * The caller's address (or scheme, or host): of the connection or, behind `hops` trusted proxies, what the outermost of them saw. Entries
+ * further to the left are what the caller made up.
  */
 export function callerAddress(
   connection: string | undefined,

@@ -4,6 +4,7 @@ import { type Environment, type GatewayId, type GatewayReport, isSessionToken } 
 import type { Registry } from 'prom-client'
 import { type Authenticate, createAuthenticate } from './authenticate.ts'
 import { BadTokens } from './bad-tokens.ts'
+import { createEntrance } from './entrance.ts'
 import { createFailClosed } from './fail-closed.ts'
 import { Fallback, type FallbackAddress } from './fallback.ts'
 import { createFollow, type Follow } from './follow.ts'
@@ -19,6 +20,9 @@ import type { ReplayGuard } from './replay/guard.ts'
 import { Reports } from './reports.ts'
 import { SessionKeys } from './session-keys.ts'
 import { createSessionVerify } from './sessions.ts'
+import { createAuthenticateSigned } from './signatures/authenticate.ts'
+import { DEFAULT_SIGNING, type SigningSettings } from './signatures/settings.ts'
+import { SigningKeys } from './signatures/signing-keys.ts'
 import { type Tracer, traced } from './tracing.ts'
 import { Usage } from './usage.ts'
 import { createVerify, type Decision, type Verify } from './verify.ts'
@@ -44,6 +48,8 @@ export interface GatewayOptions {
   readonly jwksUrl?: string | undefined
   /** How signed requests are kept from being sent twice. Nothing: in this process, with the usual window. */
   readonly replay?: ReplaySettings | undefined
+  /** How signatures are checked. What is not set is as by default; without key-encryption keys, requests of HMAC keys get 503. */
+  readonly signing?: Partial<SigningSettings> | undefined
   /** After how long without Kafka the keys topic is read again from its start. 12 h. */
   readonly reloadAfterMs?: number
   /** How many bad tokens an address may show in a second before their refusals are held back. 20; 0: no limit. */
@@ -162,10 +168,12 @@ export function createGateway(options: GatewayOptions): Gateway {
       ? undefined
       : new Fallback({ ...options.fallback, gatewayId, cache, stalenessMs, clock, freshAsOf: () => feed.freshAsOf, log })
   const badTokens = new BadTokens({ perSecond: options.badTokensPerSecond ?? 20, clock })
-  const replay = createReplayGuard(options.replay ?? DEFAULT_REPLAY, { startedAt: clock(), clock, log })
-  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, replay, clock })
-  const authenticate = createAuthenticate({
-    verify,
+  const replaySettings = options.replay ?? DEFAULT_REPLAY
+  const replay = createReplayGuard(replaySettings, { startedAt: clock(), clock, log })
+  const signing = { ...DEFAULT_SIGNING, ...options.signing }
+  const signingKeys = new SigningKeys({ cache, keks: signing.keks, log })
+  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, clock })
+  const common = {
     usage,
     clock,
     freshness,
@@ -173,7 +181,19 @@ export function createGateway(options: GatewayOptions): Gateway {
     retryAfterSeconds: Math.max(1, Math.ceil(stalenessMs / 6_000)),
     onOutcome: metrics.request,
     badTokens,
-  })
+  }
+  const authenticate = createEntrance(
+    createAuthenticate({ ...common, verify }),
+    createAuthenticateSigned({
+      ...common,
+      cache,
+      environments,
+      keys: signingKeys,
+      replay,
+      windowMs: replaySettings.windowMs,
+      settings: signing,
+    }),
+  )
 
   const start = async (): Promise<void> => {
     const refuseWhenStopped = (): void => {

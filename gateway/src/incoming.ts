@@ -1,6 +1,7 @@
 /** A request as it arrived, and the answer that is not the API's. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/contract'
+import { bodyOf } from './body.ts'
 import { callerAddress } from './forwarding.ts'
 import type { RequestInfo } from './request-info.ts'
 
@@ -20,17 +21,38 @@ export function sendProblem(response: ServerResponse, document: ProblemDocument,
   response.writeHead(document.status, { ...headers, 'content-length': Buffer.byteLength(body) }).end(body)
 }
 
+/** The scheme and the host that a caller used: of the connection or, behind trusted proxies, what the outermost of them says. */
+function originOf({ socket, headers }: IncomingMessage, trustedProxies: number): Pick<RequestInfo, 'scheme' | 'authority'> {
+  const said = (name: string, own: string | undefined) => {
+    const field = headers[name]
+    return callerAddress(own, typeof field === 'string' ? field : undefined, trustedProxies)
+  }
+  return {
+    scheme: said('x-forwarded-proto', 'encrypted' in socket ? 'https' : 'http'),
+    authority: said('x-forwarded-host', headers.host),
+  }
+}
+
 export const addressOf = ({ socket, headersDistinct }: IncomingMessage, trustedProxies: number): string | undefined =>
   callerAddress(socket.remoteAddress, headersDistinct['x-forwarded-for']?.join(','), trustedProxies)
 
-/** What a request shows, and where it comes from. */
-export function describeRequest(request: IncomingMessage, path: string, trustedProxies: number): RequestInfo {
+/**
+ * What a request shows, and where it comes from.
+ * @param onRead before its body is waited for
+ */
+export function describeRequest(
+  request: IncomingMessage,
+  path: string | undefined,
+  trustedProxies: number,
+  onRead?: () => void,
+): RequestInfo {
   return {
     headers: request.headersDistinct,
     address: addressOf(request, trustedProxies),
     method: request.method,
     url: path,
-    authority: request.headers.host,
+    ...originOf(request, trustedProxies),
+    body: bodyOf(request, onRead),
   }
 }
 

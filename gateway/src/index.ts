@@ -1,5 +1,6 @@
 /** A gateway inside a program of one's own. The process of its own is `main.ts`. */
 export type { Accepted, Authenticate, Authentication, Refused } from './authenticate.ts'
+export type { BodyFlaw, BodyLimits, RequestBody } from './body.ts'
 export { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig, VARIABLES } from './config.ts'
 export type { Follow } from './follow.ts'
 export { createForwardAuth, type ForwardAuthOptions } from './forward-auth.ts'
@@ -12,5 +13,6 @@ export type { ReplaySettings } from './replay/create.ts'
 export type { ReplayGuard, ReplayInput, Verdict } from './replay/guard.ts'
 export type { RequestInfo } from './request-info.ts'
 export { type GatewayServer, type ServerOptions, startServer } from './server.ts'
+export type { SigningSettings } from './signatures/settings.ts'
 export type { Tracer } from './tracing.ts'
 export { createVerify, type Decision, type Verify } from './verify.ts'

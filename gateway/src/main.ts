@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The gateway process: `keyturn-gateway` or, to be asked by another proxy, `keyturn-gateway auth`. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
+import { TransitError, withUnwrappedKeks } from '@keyturn/contract'
 import { collectDefaultMetrics } from 'prom-client'
 import { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig } from './config.ts'
 import { createForwardAuth } from './forward-auth.ts'
@@ -12,12 +13,13 @@ import type { Tracer } from './tracing.ts'
 const DRAIN_MS = 4_000
 const GOODBYE_MS = 4_500
 
-function configure(): GatewayConfig {
+async function configure(): Promise<GatewayConfig> {
   try {
     const [mode] = process.argv.slice(2)
-    return loadConfig(mode === undefined ? process.env : { ...process.env, KEYTURN_GATEWAY_MODE: mode })
+    const env = await withUnwrappedKeks(process.env)
+    return loadConfig(mode === undefined ? env : { ...env, KEYTURN_GATEWAY_MODE: mode })
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
+    if (!(error instanceof ConfigError || error instanceof TransitError)) throw error
     process.stderr.write(`keyturn-gateway: ${error.message}\n`)
     process.exit(2)
   }
@@ -31,7 +33,7 @@ const findTracer = (): Promise<Tracer | undefined> =>
   )
 
 async function main(): Promise<void> {
-  const config = configure()
+  const config = await configure()
   const log = createLog(config.logLevel)
   const gateway = createGateway({ ...gatewayOptionsOf(config), log, tracer: await findTracer() })
   collectDefaultMetrics({ register: gateway.metrics })

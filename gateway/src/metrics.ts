@@ -7,6 +7,7 @@ import type { KeyCache } from './key-cache.ts'
 import type { KeyFeed } from './key-feed.ts'
 import type { ReplayGuard } from './replay/guard.ts'
 import type { Reports } from './reports.ts'
+import type { SigningKeys } from './signatures/signing-keys.ts'
 import type { Usage } from './usage.ts'
 
 export interface Metrics {
@@ -24,6 +25,7 @@ interface Watched {
   readonly fallback: Fallback | undefined
   readonly badTokens: BadTokens
   readonly replay: ReplayGuard
+  readonly signingKeys: SigningKeys
   readonly clock: () => number
 }
 
@@ -70,7 +72,7 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
     registry,
     request: (outcome) => counters.get(outcome)?.inc(),
     refusedUpstream: () => upstreamRefusals.inc(),
-    watch({ cache, feed, reports, usage, fallback, badTokens, replay, clock }) {
+    watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, clock }) {
       number('keyturn_gateway_keys', 'Keys in the cache', () => cache.size)
       number('keyturn_gateway_stale', '1 while nothing was heard from Kafka within the staleness bound', () =>
         feed.freshness(clock()) === 'stale' ? 1 : 0,
@@ -83,6 +85,12 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
       number('keyturn_gateway_usage_pending', 'Keys with counts that Kafka has not acknowledged', () => usage.pending)
       number('keyturn_gateway_replay_held', 'Nonces, and keys with a sequence, that this process remembers', () => replay.held)
       number('keyturn_gateway_replay_ready', '0 while Redis is away', () => (replay.ready ? 1 : 0))
+      total('keyturn_gateway_opened_total', 'Sealed signing keys that were opened', () => signingKeys.counts.opened)
+      total(
+        'keyturn_gateway_unopened_total',
+        'Requests answered with 503 because no key-encryption key here opens their signing key',
+        () => signingKeys.counts.unopened,
+      )
       total('keyturn_gateway_key_events_applied_total', 'Key events applied', () => feed.applied)
       total('keyturn_gateway_consumer_restarts_total', 'How often the key consumer was replaced', () => feed.consumerRestarts)
       total('keyturn_gateway_report_failures_total', 'Watermark reports that could not be sent', () => reports.failed)

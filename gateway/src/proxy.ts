@@ -101,10 +101,15 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     async handle(request, response) {
       const path = pathOf(request.url)
       if (path === undefined) return sendProblem(response, NO_PATH, {})
-      const info = describeRequest(request, path, trustedProxies)
+      let waits = request.headers.expect !== undefined
+      const goOn = (): void => {
+        if (waits) response.writeContinue()
+        waits = false
+      }
+      const info = describeRequest(request, path, trustedProxies, goOn)
       const authentication = await decide(gateway, info, scopes)
       if (!authentication.accepted) return sendProblem(response, authentication.problem, authentication.responseHeaders)
-      if (request.headers.expect !== undefined) response.writeContinue()
+      goOn()
       await forward(request, response, info, path, authentication)
     },
     upgrade: upgrades.handle,

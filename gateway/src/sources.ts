@@ -17,13 +17,13 @@ function clean(userAgent: string): string {
   return LOOKS_LIKE_A_KEY.test(looked) ? REMOVED : looked.trim().slice(0, MAX_USER_AGENT)
 }
 
-/** @returns a function from (user agent as sent, the token of the same request) to what may be reported */
-export function createUserAgentCleaner(): (userAgent: string | undefined, token: string) => string {
+/** @returns a function from (user agent as sent, the token of the same request, where one was shown) to what may be reported */
+export function createUserAgentCleaner(): (userAgent: string | undefined, token: string | undefined) => string {
   const remembered = new Map<string, string>()
   return (userAgent, token) => {
     if (userAgent === undefined || userAgent === '') return ''
     // A key imported from elsewhere has no format to be known by.
-    if (userAgent.includes(token)) return REMOVED
+    if (token !== undefined && userAgent.includes(token)) return REMOVED
     const known = remembered.get(userAgent)
     if (known !== undefined) return known
     const cleaned = clean(userAgent)

@@ -19,12 +19,29 @@ export function traced(tracer: Tracer | undefined, authenticate: Authenticate): 
   if (tracer === undefined) return authenticate
   return (request, scopes) => {
     const span = tracer.startSpan('keyturn.authenticate')
+    const end = (answer?: Authentication): void => {
+      if (answer !== undefined) describe(span, answer)
+      span.end()
+    }
     try {
       const answer = authenticate(request, scopes)
-      describe(span, answer)
-      return answer
-    } finally {
-      span.end()
+      if (!(answer instanceof Promise)) {
+        end(answer)
+        return answer
+      }
+      return answer.then(
+        (settled) => {
+          end(settled)
+          return settled
+        },
+        (error: unknown) => {
+          end()
+          throw error
+        },
+      )
+    } catch (error) {
+      end()
+      throw error
     }
   }
 }

@@ -47,6 +47,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
   const apiAddress = `127.0.0.1:${await getPort({ host: '127.0.0.1' })}`
   const api = `http://${apiAddress}`
   const gatewayToken = randomBase62(43)
+  const kek = randomBytes(32).toString('base64')
   const signing = generateKeyPairSync('ed25519', {
     privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
     publicKeyEncoding: { type: 'spki', format: 'pem' },
@@ -58,7 +59,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
     ...kafka,
     KEYTURN_POSTGRES_URL: stack.postgresUrl,
     KEYTURN_TEMPORAL_ADDRESS: stack.temporalAddress,
-    KEYTURN_KEK: randomBytes(32).toString('base64'),
+    KEYTURN_KEK: kek,
     KEYTURN_OPERATOR_TOKEN: token,
     KEYTURN_GATEWAY_TOKEN: gatewayToken,
     KEYTURN_SIGNING_KEY: signing.privateKey,
@@ -88,6 +89,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
       ...plain,
       ...kafka,
       KEYTURN_GATEWAY_ID: name,
+      KEYTURN_KEK: kek,
       KEYTURN_GATEWAY_LISTEN: address,
       KEYTURN_GATEWAY_UPSTREAM: await upstream,
       KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',

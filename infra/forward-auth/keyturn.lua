@@ -3,7 +3,11 @@ local server = os.getenv('KEYTURN')
 
 local IDENTITY = { 'keyturn-client', 'keyturn-credential', 'keyturn-key-id', 'keyturn-scopes' }
 local NOTICE = { 'keyturn-key-rotation', 'deprecation', 'sunset' }
-local SHOWN = { 'authorization', 'x-api-key', 'user-agent' }
+-- A signature over other fields than these can not be checked unless they are named here.
+local SHOWN = {
+  'authorization', 'x-api-key', 'user-agent', 'signature', 'signature-input', 'content-digest', 'content-type', 'date',
+  'x-key-id', 'x-timestamp', 'x-nonce', 'x-signature', 'x-sequence',
+}
 
 -- HAProxy counts the values of a field from 0.
 local function first(fields, name)
@@ -21,11 +25,13 @@ end
 
 core.register_action('keyturn', { 'http-req' }, function(txn, scopes)
   local given = txn.http:req_get_headers()
+  local tls = txn.f:ssl_fc()
   local ask = {
     ['x-forwarded-for'] = { txn.f:src() },
     ['x-forwarded-method'] = { txn.f:method() },
     ['x-forwarded-uri'] = { txn.f:pathq() },
     ['x-forwarded-host'] = { first(given, 'host') },
+    ['x-forwarded-proto'] = { (tls == true or tls == 1) and 'https' or 'http' },
   }
   -- Every value of a field: that a key came twice is for Keyturn to see.
   for _, name in ipairs(SHOWN) do

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { verifyAudit } from '../../registry/audit.ts'
+import { atOnce } from '../support/at-once.ts'
 import { apiHouse, claimedCredential, newClient, reached, redeem, refusedWithoutTrace, trigger } from './support.ts'
 
 const at = apiHouse({ gateways: 2 })
@@ -17,7 +18,7 @@ const change = async (credentialId: string, body: object) =>
 /** What every gateway says of a request. */
 const asked = (token: string, { address = '192.0.2.1', method = 'GET', scopes = [] as string[] } = {}) =>
   at.house.gateways.map((gateway) => {
-    const answer = gateway.authenticate({ headers: { 'x-api-key': token }, address, method }, scopes)
+    const answer = atOnce(gateway.authenticate({ headers: { 'x-api-key': token }, address, method }, scopes))
     return answer.accepted ? 'accepted' : answer.problem.code
   })
 const both = (outcome: string) => [outcome, outcome]

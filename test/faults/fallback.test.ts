@@ -7,6 +7,7 @@ import { getRollover, type Rollover } from '../../registry/rollover-records.ts'
 import type { Rotation } from '../../registry/rotations.ts'
 import { emptyDirectory, runKeyturn } from '../cli/office.ts'
 import { type ServedApi, serveApi } from '../support/api.ts'
+import { atOnce } from '../support/at-once.ts'
 import { fallback, fallbackAt, type Meddler, signingKey, startMeddler } from '../support/fallback.ts'
 import { makeFleet } from '../support/fleet.ts'
 import { type Forwarder, forwardKafka } from '../support/forwarder.ts'
@@ -261,7 +262,7 @@ describe('one gateway is cut off from Kafka', () => {
     await until(async () => (await count('failures')) > failed, 'nobody answers')
     await until(() => cutOff.status().freshness === 'stale', 'it is stale')
     const call = ({ token }: TestCredential) =>
-      cutOff.authenticate({ headers: { authorization: `Bearer ${token}` }, address: '192.0.2.1' })
+      atOnce(cutOff.authenticate({ headers: { authorization: `Bearer ${token}` }, address: '192.0.2.1' }))
     expect(call(prices).accepted).toBe(true)
     expect(call(trade)).toMatchObject({ accepted: false, problem: { code: 'gateway-undecided' } })
   })

@@ -1,11 +1,12 @@
 /** What every way in does, whichever it is. */
 import { parseRotationNotice } from '@keyturn/contract'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { signMessage, signPlain } from './signatures/signing.ts'
 import { issueKey } from './support.ts'
 import { type Answered, ask, type Front, type Seen, type World } from './world.ts'
 
 export interface Traits {
-  /** It sees the API's answers, and counts its refusals. */
+  /** It sees the API's answers, and counts its refusals; it sees the bodies of requests as well. */
   readonly seesAnswers?: boolean
   /** The server refuses a field that came twice by itself, before it asks anybody. */
   readonly ownAnswerToTwice?: number
@@ -122,6 +123,57 @@ export function behavesAsAGateway(name: string, world: () => World, open: () => 
       })
       expect(headers['deprecation']).toBe('@1768003200')
       expect(headers['sunset']).toBe('Sun, 01 Feb 2026 00:00:00 GMT')
+    })
+
+    test('accepts signed requests, once; a token that signs is not to be shown', async () => {
+      const { signer, edwards } = world().keys
+      const url = new URL('/things?x=1', front.url)
+      for (const fields of [
+        await signMessage(signer, { url }),
+        await signMessage(edwards, { url }),
+        signPlain(signer, { url }),
+      ]) {
+        const answered = await ask(url, Object.entries(fields).flat())
+        expect([answered.status, seen(answered).url]).toEqual([200, '/things?x=1'])
+        expect(['signer', 'edwards'].map((key) => world().keys[key as 'signer'].record.keyId)).toContain(
+          seen(answered).headers['keyturn-key-id']?.[0],
+        )
+        const again = await ask(url, Object.entries(fields).flat())
+        expect([again.status, code(again)]).toEqual([401, 'request-replayed'])
+      }
+      const altered = await ask(new URL('/things?x=2', url), Object.entries(await signMessage(signer, { url })).flat())
+      expect([altered.status, code(altered)]).toEqual([401, 'invalid-key'])
+      const shown = await ask(url, bearer(signer.token))
+      expect([shown.status, code(shown)]).toEqual([401, 'invalid-key'])
+      const both = await ask(url, [
+        ...bearer(world().keys.good.token),
+        ...Object.entries(await signMessage(signer, { url })).flat(),
+      ])
+      expect([both.status, code(both)]).toEqual([401, 'invalid-key'])
+    })
+
+    test('compares the body of a signed request with its digest where it sees it, and refuses one where it does not', async () => {
+      const { signer, edwards } = world().keys
+      const body = Buffer.alloc(300_000, 'x')
+      const post = { method: 'POST', url: front.orders, body }
+      for (const sign of [() => signMessage(signer, post), () => signPlain(signer, post)]) {
+        const answered = await ask(front.orders, Object.entries(await sign()).flat(), 'POST', body)
+        if (traits.seesAnswers !== true) {
+          expect([answered.status, code(answered)]).toEqual([401, 'signature-malformed'])
+          continue
+        }
+        expect([answered.status, seen(answered).body]).toEqual([200, 300_000])
+        const other = await ask(front.orders, Object.entries(await sign()).flat(), 'POST', Buffer.alloc(300_000, 'y'))
+        expect(other.status).toBe(401)
+        expect(['digest-mismatch', 'invalid-key']).toContain(code(other))
+      }
+      if (traits.seesAnswers !== true) return
+      const forbidden = await ask(front.orders, Object.entries(await signMessage(edwards, post)).flat(), 'POST', body)
+      expect([forbidden.status, code(forbidden)]).toEqual([403, 'missing-scope'])
+      const large = Buffer.alloc(1_048_577)
+      const signed = await signMessage(signer, { ...post, body: large })
+      const refused = await ask(front.orders, Object.entries(signed).flat(), 'POST', large)
+      expect([refused.status, code(refused)]).toEqual([413, 'too-large'])
     })
 
     if (traits.seesAnswers !== true) return

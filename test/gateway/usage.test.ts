@@ -1,6 +1,7 @@
 import { decodeUsageEvent, type TopicNames, type UsageEvent, type UsageOutcome } from '@keyturn/contract'
 import { describe, expect, test } from 'vitest'
 import { UsageWindow } from '../../gateway/src/usage-window.ts'
+import { atOnce } from '../support/at-once.ts'
 import { readTopic } from '../support/topics.ts'
 import { bearer, eventually, forwardKafka, issueKey, keyMessage, NOW, openBench, TestClock } from './support.ts'
 
@@ -37,7 +38,7 @@ describe('usage reports', () => {
     gateway.authenticate(bearer(revoked.token))
     gateway.authenticate(bearer(dev.token))
     gateway.authenticate(bearer(issueKey().token))
-    const accepted = gateway.authenticate(bearer(active.token, 'app/1'))
+    const accepted = atOnce(gateway.authenticate(bearer(active.token, 'app/1')))
     if (accepted.accepted) gateway.refusedUpstream(accepted.key)
     clock.now += 100
     await gateway.flushUsage()

@@ -6,6 +6,7 @@ import { createGateway, createLog, type Gateway, type Log } from '@keyturn/gatew
 import { Partitioners } from 'kafkajs'
 import { inject } from 'vitest'
 import { kafkaClient, uniqueTopics } from '../support/servers.ts'
+import { issueEd25519, issueHmac, KEK } from './signatures/signing.ts'
 import { issueKey, keyMessage, type Message } from './support.ts'
 
 const issueAll = () => ({
@@ -19,6 +20,8 @@ const issueAll = () => ({
   foreign: issueKey({ environment: 'dev' }),
   getOnly: issueKey({ scopes: ['orders:*'], allow: { methods: ['GET'] } }),
   fromHome: issueKey({ allow: { addresses: ['127.0.0.0/8', '::1'] } }),
+  signer: issueHmac({ scopes: ['orders:*'] }),
+  edwards: issueEd25519({ scopes: ['orders:read'] }),
   fromElsewhere: issueKey({ allow: { addresses: ['192.0.2.0/24', '2001:db8::/32'] } }),
 })
 
@@ -96,6 +99,9 @@ export async function openWorld(): Promise<World> {
     usageWindowMs: 60_000,
     // Held-back refusals have a test of their own.
     badTokensPerSecond: 0,
+    signing: { keks: [KEK] },
+    // At once, and not 5 s after the start.
+    replay: { windowMs: 60_000, capacity: 10_000, reorder: 4, failOpen: ['*'] },
     log,
   })
   work.push(() => gateway.stop(1_000))

@@ -2,6 +2,7 @@ import { createGateway } from '@keyturn/gateway'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { compromiseKey } from '../../registry/keys.ts'
+import { atOnce } from '../support/at-once.ts'
 import { forwardKafka } from '../support/forwarder.ts'
 import type { House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
@@ -57,7 +58,7 @@ async function joinAndPublish({ joins, publishes, holds }: Interleaving): Promis
     log: house.log,
   })
   const accepts = (): boolean =>
-    joiner.authenticate({ headers: { authorization: `Bearer ${token}` }, address: undefined }).accepted
+    atOnce(joiner.authenticate({ headers: { authorization: `Bearer ${token}` }, address: undefined })).accepted
 
   let confirmed = false
   const slipped: string[] = []

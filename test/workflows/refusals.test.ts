@@ -1,6 +1,7 @@
 /** Refusals that turn a rotation back on its own, and that its way back has no gap either. */
 import type { KeyId, RotationStage } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { atOnce } from '../support/at-once.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
@@ -98,7 +99,7 @@ describe('the new key is refused', () => {
     const token = await house.claimNewKey(rotation.rotationId)
     const { newKeyId = '' as KeyId } = await house.rotation(rotation.rotationId)
     const ask = async (): Promise<void> => {
-      const { accepted } = behind.authenticate({ headers: { authorization: `Bearer ${token}` }, address: '192.0.2.9' })
+      const { accepted } = atOnce(behind.authenticate({ headers: { authorization: `Bearer ${token}` }, address: '192.0.2.9' }))
       expect(accepted).toBe(false)
       await behind.flushUsage()
     }

@@ -1,6 +1,7 @@
 /** What the adapters for Node's own requests have in common: the decision, and what follows from it for request and response. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Refused } from '../authenticate.ts'
+import { bodyOf } from '../body.ts'
 import { decide } from '../decide.ts'
 import { endsHere, isEventStream } from '../forwarding.ts'
 import type { Gateway } from '../gateway.ts'
@@ -21,13 +22,21 @@ export type Entered = { readonly accepted: true; readonly caller: Caller } | Ref
 
 export const scopesOf = ({ scopes = [] }: Pick<AdapterOptions, 'scopes'>): readonly string[] => checkScopes(scopes)
 
-export const infoOf = (request: IncomingMessage, address: string | undefined, url = request.url): RequestInfo => ({
+/** What a framework makes of a request: it knows which proxies are to be believed. */
+export interface Described {
+  readonly address: string | undefined
+  readonly scheme: string | undefined
+  readonly authority: string | undefined
+  /** As it arrived. */
+  readonly url: string | undefined
+}
+
+export const infoOf = (request: IncomingMessage, described: Described): RequestInfo => ({
   // Fastify's and Express's requests for tests have no headersDistinct.
   headers: request.headersDistinct ?? request.headers,
-  address,
   method: request.method,
-  url,
-  authority: request.headers.host,
+  ...described,
+  body: bodyOf(request),
 })
 
 /** Takes out of the request what ends here, and puts in who calls. */

@@ -1,7 +1,7 @@
 /**
  * Express, and whatever else takes its middleware: `app.use(keyturn({ gateway }))` for all, or
  * `app.post('/orders', keyturn({ gateway, scopes: ['orders:write'] }), …)` for one. `request.keyturn` is who calls. Addresses
- * are Express's `request.ip`: set its `trust proxy` when there is a proxy before it.
+ * are Express's `request.ip`, and so are scheme and host: set its `trust proxy` when there is a proxy before it.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type AdapterOptions, type Caller, enter, infoOf, refusal, scopesOf } from './entrance.ts'
@@ -18,7 +18,14 @@ declare global {
 interface ExpressRequest extends IncomingMessage {
   readonly ip?: string | undefined
   readonly originalUrl?: string
+  readonly protocol?: string
+  readonly host?: string | undefined
   keyturn?: Caller
+}
+
+/** Express 4 leaves out the port. */
+function authorityOf({ host, headers }: ExpressRequest): string | undefined {
+  return host === undefined || headers.host?.startsWith(`${host}:`) === true ? headers.host : host
 }
 
 export function keyturn(
@@ -26,7 +33,12 @@ export function keyturn(
 ): (request: ExpressRequest, response: ServerResponse, next: (error?: unknown) => void) => Promise<void> {
   const scopes = scopesOf(options)
   return async (request, response, next) => {
-    const info = infoOf(request, request.ip ?? request.socket.remoteAddress, request.originalUrl)
+    const info = infoOf(request, {
+      address: request.ip ?? request.socket.remoteAddress,
+      scheme: request.protocol,
+      authority: authorityOf(request),
+      url: request.originalUrl ?? request.url,
+    })
     const entered = await enter(options, scopes, info, request, response)
     if (entered.accepted) {
       request.keyturn = entered.caller

@@ -29,7 +29,12 @@ const plugin: FastifyPluginCallback<AdapterOptions> = (app, options, done) => {
     const entered = await enter(
       options,
       keyturn?.scopes ?? byDefault,
-      infoOf(request.raw, request.ip, request.originalUrl),
+      infoOf(request.raw, {
+        address: request.ip,
+        scheme: request.protocol,
+        authority: request.host,
+        url: request.originalUrl,
+      }),
       request.raw,
       reply.raw,
     )

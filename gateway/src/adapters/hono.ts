@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Context, MiddlewareHandler } from 'hono'
+import type { BodyFlaw, BodyLimits, RequestBody } from '../body.ts'
 import { decide } from '../decide.ts'
 import { endsHere, isEventStream } from '../forwarding.ts'
 import type { KeyEntry } from '../key-cache.ts'
@@ -18,6 +19,46 @@ export interface HonoOptions extends AdapterOptions {
 const connection = ({ env }: Context): string | undefined =>
   (env as { incoming?: IncomingMessage } | undefined)?.incoming?.socket.remoteAddress
 
+/** The body of a web request: taken from it, so that it has to be given back. */
+class TakenBody implements RequestBody {
+  readonly announced: boolean
+  readonly #request: Request
+  taken: Uint8Array<ArrayBuffer> | undefined
+
+  constructor(context: Context) {
+    this.#request = context.req.raw
+    // On HTTP/1.1 the head of the request says it, and Node's adaptor makes a stream for every POST.
+    this.announced = (context.env as { incoming?: unknown } | undefined)?.incoming === undefined && this.#request.body !== null
+  }
+
+  async read({ most, withinMs }: BodyLimits): Promise<Buffer | BodyFlaw> {
+    if (Number(this.#request.headers.get('content-length') ?? 0) > most) return 'too-large'
+    const reader = this.#request.body?.getReader()
+    const chunks: Uint8Array[] = []
+    let size = 0
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      void reader?.cancel().catch(() => undefined)
+    }, withinMs)
+    try {
+      for (let next = await reader?.read(); next?.done === false; next = await reader?.read()) {
+        chunks.push(next.value)
+        size += next.value.length
+        if (size > most) return 'too-large'
+      }
+    } catch {
+      return late ? 'too-slow' : 'incomplete'
+    } finally {
+      clearTimeout(timer)
+    }
+    if (late) return 'too-slow'
+    const whole = Buffer.concat(chunks, size)
+    this.taken = new Uint8Array(whole)
+    return whole
+  }
+}
+
 /** Requests that are in already: a route may ask for more than the whole app. */
 const inside = new WeakMap<Context, { readonly key: KeyEntry; refused: boolean }>()
 
@@ -26,8 +67,17 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
   const scopes = scopesOf(options)
   return async (c, next) => {
     const { headers: given, method, url } = c.req.raw
-    const { pathname, search, host } = new URL(url)
-    const info = { headers: Object.fromEntries(given), address: address(c), method, url: pathname + search, authority: host }
+    const { pathname, search, host, protocol } = new URL(url)
+    const body = new TakenBody(c)
+    const info = {
+      headers: Object.fromEntries(given),
+      address: address(c),
+      method,
+      url: pathname + search,
+      authority: host,
+      scheme: protocol.slice(0, -1),
+      body,
+    }
     const before = inside.get(c)
     if (before !== undefined) {
       const problem = forbids(before.key, info, scopes)
@@ -43,7 +93,10 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     }
     const headers = new Headers([...given].filter(([name]) => !endsHere(name)))
     for (const [name, value] of Object.entries(answer.identity)) headers.set(name, value)
-    c.req.raw = new Request(c.req.raw, { headers })
+    c.req.raw =
+      body.taken === undefined
+        ? new Request(c.req.raw, { headers })
+        : new Request(url, { method, headers, body: body.taken, signal: c.req.raw.signal })
     c.set('keyturn', answer.key)
     const entry = { key: answer.key, refused: false }
     inside.set(c, entry)

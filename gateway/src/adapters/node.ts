@@ -5,14 +5,14 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { decide } from '../decide.ts'
-import { addressOf } from '../incoming.ts'
+import { describeRequest } from '../incoming.ts'
 import { answerUpgrade } from '../upgrade-answer.ts'
-import { type AdapterOptions, type Caller, enter, infoOf, refusal, rewriteFields, scopesOf } from './entrance.ts'
+import { type AdapterOptions, type Caller, enter, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
 export type { Caller }
 
 export interface NodeOptions extends AdapterOptions {
-  /** How many proxies before us are believed on `X-Forwarded-For`. 0. */
+  /** How many proxies before us are believed on `X-Forwarded-For`, `-Host` and `-Proto`. 0. */
   readonly trustedProxies?: number
 }
 export type Identified = IncomingMessage & { readonly keyturn: Caller }
@@ -26,7 +26,7 @@ export function keyturn(
   const scopes = scopesOf(options)
   const { trustedProxies = 0 } = options
   return async (request, response) => {
-    const entered = await enter(options, scopes, infoOf(request, addressOf(request, trustedProxies)), request, response)
+    const entered = await enter(options, scopes, describeRequest(request, request.url, trustedProxies), request, response)
     if (entered.accepted) return void handler(identified(request, entered.caller), response)
     const { headers, body } = refusal(entered)
     response.writeHead(entered.problem.status, headers).end(body)
@@ -41,7 +41,7 @@ export function keyturnUpgrade(
   const { trustedProxies = 0 } = options
   return async (request, socket, head) => {
     socket.on('error', () => socket.destroy())
-    const info = infoOf(request, addressOf(request, trustedProxies))
+    const info = describeRequest(request, request.url, trustedProxies)
     const answer = await decide(options.gateway, info, scopes)
     if (!answer.accepted) return answerUpgrade(socket, answer.problem.status, refusal(answer))
     rewriteFields(request, answer.identity)

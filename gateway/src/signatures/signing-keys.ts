@@ -1,0 +1,112 @@
+/**
+ * What signatures are checked with, ready for use: sealed signing keys are opened when they are first asked for, once per revision, and go with the
+ * cache's entry. A signature of an unknown key takes the same work as that of a known one.
+ */
+import {
+  createHmac,
+  createPublicKey,
+  createSecretKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+  timingSafeEqual,
+  verify,
+} from 'node:crypto'
+import { createSealingKey, type KeyId, type SealingKey, verifierAad } from '@keyturn/contract'
+import type { KeyCache, SigningVerifier } from '../key-cache.ts'
+import { createThrottle, type Log } from '../log.ts'
+import type { SigningKind } from './signed-request.ts'
+
+/** `unopened`: the key can not be asked, because none of our key-encryption keys opens it. That is our fault, and not the caller's. */
+export type Signed = 'right' | 'wrong' | 'unopened'
+
+export interface SigningKeysOptions {
+  readonly cache: Pick<KeyCache, 'get'>
+  /** Key-encryption keys, 32 bytes each. */
+  readonly keks: readonly Buffer[]
+  readonly log: Log
+}
+
+const CHECKS: Readonly<Record<SigningKind, (key: KeyObject, base: string, signature: Buffer) => boolean>> = {
+  'hmac-sha256': (key, base, signature) => timingSafeEqual(createHmac('sha256', key).update(base, 'utf8').digest(), signature),
+  ed25519: (key, base, signature) => verify(null, Buffer.from(base, 'utf8'), key, signature),
+}
+
+/** Of nobody. */
+const STAND_INS: Readonly<Record<SigningKind, KeyObject>> = {
+  'hmac-sha256': createSecretKey(randomBytes(72)),
+  ed25519: generateKeyPairSync('ed25519').publicKey,
+}
+
+export class SigningKeys {
+  readonly #options: SigningKeysOptions
+  readonly #sealing: readonly SealingKey[]
+  readonly #ready = new WeakMap<SigningVerifier, KeyObject | 'unopened' | 'none'>()
+  readonly #throttle = createThrottle()
+  #opened = 0
+  #unopened = 0
+
+  constructor(options: SigningKeysOptions) {
+    this.#options = options
+    this.#sealing = options.keks.map(createSealingKey)
+  }
+
+  /** How often a sealed key was opened, and how often one could not be. */
+  get counts(): { readonly opened: number; readonly unopened: number } {
+    return { opened: this.#opened, unopened: this.#unopened }
+  }
+
+  /** @param signature as long as one of this kind is */
+  check(keyId: string, kind: SigningKind, base: string, signature: Buffer): Signed {
+    const verifier = this.#options.cache.get(keyId as KeyId)?.signing
+    const key = verifier?.kind === kind ? this.#keyOf(keyId, verifier) : 'none'
+    if (key === 'unopened') {
+      this.#unopened += 1
+      return 'unopened'
+    }
+    const right = CHECKS[kind](key === 'none' ? STAND_INS[kind] : key, base, signature)
+    return right && key !== 'none' ? 'right' : 'wrong'
+  }
+
+  #keyOf(keyId: string, verifier: SigningVerifier): KeyObject | 'unopened' | 'none' {
+    const known = this.#ready.get(verifier)
+    if (known !== undefined) return known
+    const key = verifier.kind === 'ed25519' ? publicKeyOf(verifier.publicKey) : this.#open(keyId, verifier)
+    this.#ready.set(verifier, key)
+    return key
+  }
+
+  #open(keyId: string, { kekId, nonce, ciphertext, revision }: Extract<SigningVerifier, { kind: 'hmac-sha256' }>) {
+    const sealing = this.#sealing.find((each) => each.kekId === kekId)
+    try {
+      if (sealing !== undefined) {
+        const sealed = { nonce: Buffer.from(nonce, 'base64'), ciphertext: Buffer.from(ciphertext, 'base64') }
+        const key = createSecretKey(Buffer.from(sealing.open(sealed, verifierAad(keyId, revision)), 'utf8'))
+        this.#opened += 1
+        return key
+      }
+    } catch {
+      // What it says is of no use; that it did not open is.
+    }
+    this.#throttle('unopened', (more) =>
+      this.#options.log.error(
+        { keyId, kekId, have: this.#sealing.map((each) => each.kekId), more },
+        sealing === undefined
+          ? 'UNOPENED: a signing key is sealed under a key-encryption key that is not in KEYTURN_KEK; its requests get 503'
+          : 'UNOPENED: a signing key does not open, something of it was changed; its requests get 503',
+      ),
+    )
+    return 'unopened' as const
+  }
+}
+
+/** `none` until the client has enrolled it, and where it is no point of the curve. */
+function publicKeyOf(base64: string | undefined): KeyObject | 'none' {
+  if (base64 === undefined) return 'none'
+  try {
+    const x = Buffer.from(base64, 'base64').toString('base64url')
+    return createPublicKey({ format: 'jwk', key: { kty: 'OKP', crv: 'Ed25519', x } })
+  } catch {
+    return 'none'
+  }
+}
