@@ -3,6 +3,7 @@ import type { KeyId } from '@keyturn/contract'
 import Type from 'typebox'
 import { unpublishedKeyIds } from '../registry/publishing.ts'
 import { gatewaysOpen, reseal } from '../registry/reseal.ts'
+import { withinTime } from './dependencies.ts'
 import { operator } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { type Api, given, OPERATOR_SECURITY } from './routes.ts'
@@ -11,7 +12,8 @@ import { Input, Problems, Reason } from './schemas.ts'
 /** After this long an answer says how much is left. */
 const WITHIN_MS = 10_000
 
-/** How long an answer waits for the gateways. */
+/** How long an answer waits for Kafka, and for the gateways. */
+const PUBLISHED_MS = 10_000
 const HEARD_MS = 5_000
 /** More keys than that are not left unpublished, however often this was stopped. */
 const MOST_UNPUBLISHED = 10_000
@@ -46,16 +48,16 @@ export function resealRoutes(api: Api, deps: ApiDeps): void {
       const { actor } = operator(request)
       const by = { ...given('reason', request.body.reason), at: clock(), actor }
       const { kekId, resealed, left, changed } = await reseal(db, { sealer, ...by, within: WITHIN_MS })
-      const unconfirmed = (await gatewaysOpen(db)) ? [...(await heard(deps, changed))] : []
+      const unconfirmed = (await gatewaysOpen(db)) ? await heard(deps, changed) : []
       return { kekId, resealed, left: left.map((each) => ({ ...each, held: sealer.kekIds.includes(each.kekId) })), unconfirmed }
     },
   )
 }
 
 /** Tells the gateways of what was sealed anew, also by an earlier call. @returns those that have not said to have it */
-async function heard({ db, propagation }: ApiDeps, changed: readonly KeyId[]): Promise<readonly string[]> {
-  const publication = await propagation.publishMany([
-    ...new Set([...changed, ...(await unpublishedKeyIds(db, MOST_UNPUBLISHED))]),
-  ])
-  return (await propagation.waitForAll(publication, { timeoutMs: HEARD_MS })).unconfirmed
+async function heard({ db, propagation }: ApiDeps, changed: readonly KeyId[]): Promise<string[]> {
+  const keyIds = [...new Set([...changed, ...(await unpublishedKeyIds(db, MOST_UNPUBLISHED))])]
+  const publication = await withinTime('Kafka', PUBLISHED_MS, propagation.publishMany(keyIds))
+  const { unconfirmed } = await withinTime('Kafka', 2 * HEARD_MS, propagation.waitForAll(publication, { timeoutMs: HEARD_MS }))
+  return [...unconfirmed]
 }

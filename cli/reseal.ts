@@ -25,7 +25,7 @@ async function reseal({ api, output }: Context, { reason }: { reason?: string })
     const answer = await api.post<ResealAnswer>('/v1/reseal', reason === undefined ? {} : { reason })
     resealed += answer.resealed
     idle = answer.resealed > 0 ? 0 : idle + 1
-    if ((answer.left.some(({ held }) => held) || answer.unconfirmed.length > 0) && idle < IDLE_TRIES) {
+    if (answer.left.some(({ held }) => held) && idle < IDLE_TRIES) {
       if (!output.json) output.note(`${resealed} secrets moved so far`)
       if (idle > 0) await pause(PAUSE_MS)
       continue

@@ -15,14 +15,14 @@ export interface SealedUnder {
 }
 
 /** The tokens that requests are signed with, of keys that may still be accepted. Index keys_by_kek. */
-const SEALED_VERIFIERS = `keys k where verifier ->> 'kekId' is not null and state not in ('compromised', 'destroyed')`
+const SEALED_VERIFIERS = `keys where kek_id is not null and state not in ('compromised', 'destroyed')`
 
 /** Index claims_by_kek; there are few signing keys of sessions. */
 const sealedUnder = (db: Database): Promise<SealedUnder[]> =>
   db.query(
     `select kek_id as "kekId", count(*) as count from (
        select kek_id from claims where state = 'open' union all select kek_id from signing_keys where kek_id is not null
-       union all select verifier ->> 'kekId' from ${SEALED_VERIFIERS}
+       union all select kek_id from ${SEALED_VERIFIERS}
      ) sealed group by kek_id order by kek_id`,
   )
 
@@ -110,7 +110,7 @@ const isLeft = async (tx: Tx, old: readonly string[]): Promise<boolean> =>
   (await first(
     tx,
     `(select from claims where state = 'open' and kek_id = any($1) limit 1)
-     union all (select from ${SEALED_VERIFIERS} and verifier ->> 'kekId' = any($1) limit 1)`,
+     union all (select from ${SEALED_VERIFIERS} and kek_id = any($1) limit 1)`,
     [old],
   )) !== undefined
 
@@ -152,7 +152,7 @@ interface SealedKey {
 const lockSealedKeys = async (tx: Tx, old: readonly string[]): Promise<SealedKey[]> =>
   (
     await tx.query<SealedKey>(
-      `select key_id, revision, verifier from ${SEALED_VERIFIERS} and verifier ->> 'kekId' = any($1)
+      `select key_id, revision, verifier from ${SEALED_VERIFIERS} and kek_id = any($1)
        order by credential_id, version limit $2 for no key update`,
       [old, PAGE],
     )

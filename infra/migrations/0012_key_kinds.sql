@@ -5,6 +5,8 @@ alter table credentials
   drop constraint credentials_kind_check,
   add constraint credentials_kind_check check (kind in ('bearer', 'hmac-sha256', 'ed25519'));
 alter table keys
+  -- A column, so that the planner knows how few have one.
+  add column kek_id text generated always as (verifier ->> 'kekId') stored,
   -- Of an hmac-sha256 token, for leak reports alone: it is in no verifier, and nothing that looks for a shown token looks here.
   add column token_sha256 text,
   add constraint keys_token_sha256_check
@@ -29,8 +31,7 @@ create unique index keys_by_token on keys (token_sha256) where token_sha256 is n
 -- A public key is of one key, for ever.
 create unique index keys_by_public_key on keys ((verifier ->> 'publicKey')) where verifier ->> 'publicKey' is not null;
 -- What `keyturn reseal` moves: those that are compromised or destroyed nobody opens any more.
-create index keys_by_kek on keys ((verifier ->> 'kekId'))
-  where verifier ->> 'kekId' is not null and state not in ('compromised', 'destroyed');
+create index keys_by_kek on keys (kek_id) where kek_id is not null and state not in ('compromised', 'destroyed');
 
 -- A verifier changes in two ways alone.
 create or replace function key_change() returns trigger language plpgsql as $$
@@ -174,6 +175,7 @@ drop index keys_by_public_key;
 drop index keys_by_token;
 alter table keys
   drop column token_sha256,
+  drop column kek_id,
   drop constraint keys_verifier_check,
   add constraint keys_verifier_check check (verifier ->> 'kind' = 'bearer' and verifier ->> 'sha256' ~ '^[A-Za-z0-9+/]{43}=$'
     and verifier - 'kind' - 'sha256' = '{}');

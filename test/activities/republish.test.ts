@@ -7,6 +7,7 @@ import { eventually, type House } from '../support/house.ts'
 import { linesOf, registryLines } from '../support/key-lines.ts'
 import { loseTopic } from '../support/lost-topic.ts'
 import { openHouse } from '../support/open-house.ts'
+import { newPublicKey } from '../support/shown.ts'
 import { readTopic } from '../support/topics.ts'
 
 const PATIENCE_MS = 90_000
@@ -46,7 +47,8 @@ async function allEqualTheRegistry(): Promise<void> {
 
 test('G4: rebuilds a keys topic that was lost: a gateway that runs and one that starts from nothing equal the registry', async () => {
   await open()
-  const early = await Promise.all(Array.from({ length: 9 }, () => house.credential()))
+  const kinds = [{}, { kind: 'hmac-sha256' }, { kind: 'ed25519', publicKey: newPublicKey() }] as const
+  const early = await Promise.all(Array.from({ length: 9 }, (_, i) => house.credential([], 'prod', [], kinds[i] ?? {})))
   // The topic made anew is longer than what had been read of the old one, so that its length alone shows nothing.
   await loseTopic(house.config.topics, house.config.topics.keys, async () => {
     for (const { keyId } of early) await compromise(keyId)

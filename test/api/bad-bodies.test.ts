@@ -119,8 +119,9 @@ describe('a client or a credential', () => {
     ['with one scope twice', { scopes: ['a', 'a'] }, ['/scopes', 'must not hold the same item twice']],
     ['with 101 scopes', { scopes: MANY }, ['/scopes', 'must have 100 items or fewer']],
     ['with text for scopes', { scopes: 'orders:read' }, ['/scopes', 'must be array']],
-    ['of a kind that is not supported', { kind: 'hmac' }, ['/kind', 'must be bearer']],
-    ['with a public key', { kind: 'ed25519', publicKey: 'MCow' }, ['/publicKey', 'is not a field here']],
+    ['of a kind that is not supported', { kind: 'hmac' }, ['/kind', 'must be one of: bearer, hmac-sha256, ed25519']],
+    ['with half a public key', { kind: 'ed25519', publicKey: 'MCow' }, ['/publicKey', /^must be 32 bytes in base64/]],
+    ['with a public key that has no place', { publicKey: 'MCow' }, ['/publicKey', 'belongs to ed25519 alone']],
     ['with a secret of the client’s own', { secret: 'let me choose' }, ['/secret', 'is not a field here']],
   ])('credential %s', async (_, change, ...flaws) => {
     const body = { name: 'second', environment: 'prod', scopes: [], ...change }

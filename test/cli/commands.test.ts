@@ -1,12 +1,15 @@
 /** Every command against a running house: what it prints for people, what with --json, and its exit code. */
+import { generateKeyPairSync } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { RotationId } from '@keyturn/contract'
 import getPort from 'get-port'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { startApiServer } from '../../workers/api-server.ts'
 import { eventually, type TestCredential } from '../support/house.ts'
 import { kafkaClient } from '../support/servers.ts'
-import { type Office, openOffice, startKeyturn } from './office.ts'
+import { emptyDirectory, type Office, openOffice, startKeyturn } from './office.ts'
 
 vi.setConfig({ testTimeout: 300_000 })
 
@@ -81,6 +84,40 @@ describe('clients and credentials', () => {
     expect(shown.code).toBe(0)
     expect(shown.stdout).toContain('scopes      read:prices read:depth trade:btc')
     expect(shown.stdout).toMatch(/^v1 +\w{16} +active +current/m)
+  })
+
+  test('a credential whose keys sign: what the client has to do is printed; a public key in a file leaves nothing to do', async () => {
+    const { clientId } = await office.json<{ clientId: string }>(['client', 'create', '--name', 'Acme'])
+    const create = (name: string, ...more: string[]) =>
+      office.run('credential', 'create', '--client', clientId, '--name', name, '--environment', 'prod', '--kind', ...more)
+    const directory = emptyDirectory()
+    onTestFinished(directory.remove)
+    const pair = generateKeyPairSync('ed25519')
+    const files = { public: join(directory.path, 'public.pem'), private: join(directory.path, 'private.pem') }
+    writeFileSync(files.public, pair.publicKey.export({ type: 'spki', format: 'pem' }))
+    writeFileSync(files.private, pair.privateKey.export({ type: 'pkcs8', format: 'pem' }))
+
+    const hmac = await create('hmac', 'hmac-sha256')
+    expect([hmac.code, hmac.stdout]).toEqual([0, expect.stringContaining('hands out the token that it signs requests with')])
+    const pending = await create('pending', 'ed25519')
+    expect([pending.code, pending.stdout]).toEqual([
+      0,
+      expect.stringContaining('{"publicKey": "…"} to it enrols the public half'),
+    ])
+    const enrolled = await create('enrolled', 'ed25519', '--public-key', files.public)
+    expect([enrolled.code, enrolled.stdout]).toEqual([0, expect.stringMatching(/is enrolled\.\n$/)])
+    const shown = await office.run('credential', 'show', enrolled.stdout.split(' ')[0] ?? '')
+    expect(shown.stdout).toContain('kind        ed25519')
+    const refused = await create('private', 'ed25519', '--public-key', files.private)
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/holds a private key[\s\S]*Nothing was sent/)])
+    expect((await create('missing', 'ed25519', '--public-key', join(directory.path, 'none'))).code).toBe(2)
+    expect((await create('taken', 'ed25519', '--public-key', files.public)).code).toBe(1)
+    expect((await create('rsa', 'rsa')).code).toBe(2)
+
+    const { credentialId } = { credentialId: enrolled.stdout.split(' ')[0] ?? '' }
+    const { rotationId } = await office.json<{ rotationId: RotationId }>(['rotate', credentialId, ...QUICK])
+    await office.house.reached(rotationId, 'monitoring')
+    expect((await office.run('status', rotationId)).stdout).toMatch(/^new key +\w{16} {2}not enrolled yet$/m)
   })
 
   test('with --json: the claim, the address, and whether every gateway knows the key', async () => {

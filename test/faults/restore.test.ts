@@ -58,6 +58,8 @@ test('a key revoked since the backup comes alive nowhere: nothing is published b
     await house.propagation.publish(each.keyId)
   }
   const issued = await house.credential()
+  // Of another kind, which its credential is entered with.
+  await house.credential([], 'prod', [], { kind: 'hmac-sha256' })
   const dead = [killed.token, rekilled.token]
   await eventually(() => !dead.flatMap((token) => house.verdicts(token)).includes(true), 'dead at every gateway', PATIENCE_MS)
   const revived: string[] = []
@@ -100,7 +102,7 @@ test('a key revoked since the backup comes alive nowhere: nothing is published b
     [true, true],
     [true, true],
   ])
-  expect(await republishAll(servers(house))).toBe(4)
+  expect(await republishAll(servers(house))).toBe(5)
   expect((await recover(house)).differences).toEqual([])
   expect(await verifyAudit(house.db)).toMatchObject({ ok: true })
   // What was issued since the backup is on record again, and can be killed.

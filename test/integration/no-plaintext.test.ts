@@ -189,8 +189,9 @@ async function redeem(path: string, headers: Readonly<Record<string, string>> = 
   return token
 }
 
-async function newCredential(name: string): Promise<{ credentialId: string; claim: string }> {
-  const made = await ask('POST', `/v1/clients/${clientId}/credentials`, { name, environment: 'prod', scopes: ['read:prices'] })
+async function newCredential(name: string, kind = 'bearer'): Promise<{ credentialId: string; claim: string }> {
+  const what = { name, environment: 'prod', scopes: ['read:prices'], kind }
+  const made = await ask('POST', `/v1/clients/${clientId}/credentials`, what)
   const claim = String(made['claim'])
   secrets.add('the claim of a credential', claim)
   return { credentialId: String(made['credentialId']), claim }
@@ -265,13 +266,29 @@ test(
     await ended(held, 'held')
     expect((await raw(api, 'POST', `/v1/claims/${forgotten.claim}`)).body['code']).toBe('claim-expired')
 
-    await requestsWithSecrets([first, fourth, fifth, one.claim])
+    // Signing keys are never shown, so Kafka has not even their hashes.
+    const signing = await newCredential('signing', 'hmac-sha256')
+    const sixth = await redeem(`/v1/claims/${signing.claim}`)
+    const beforeSigning = notices.length
+    const rotated = await rotate(signing.credentialId, {})
+    const seventh = await redeem(await noticed('introduced', beforeSigning))
+    expect((await raw(api, 'POST', '/v1/successor', { headers: { authorization: `Bearer ${sixth}` } })).status).toBe(403)
+    expect(await use(seventh)).toEqual([401, 401])
+    await ask('POST', `/v1/rotations/${rotated}/deactivate-now`, { reason: 'a test' })
+    await ended(rotated, 'completed')
+
+    await requestsWithSecrets([first, fourth, fifth, sixth, one.claim])
     await ask('POST', `/v1/rotations/${held}/escalate`, { reason: 'nobody came' })
     await ended(held, 'completed')
     await leaks(fourth)
 
     const places = await everything()
     expect(secrets.search(places)).toEqual([])
+    const hashes = new Secrets()
+    for (const token of [sixth, seventh]) hashes.add('a hash', createHash('sha256').update(token).digest())
+    const { keys } = house.config.topics
+    expect(hashes.search(places.filter(({ place }) => place.startsWith(keys)))).toEqual([])
+    expect(hashes.search(places.filter(({ place }) => place === 'table public.keys'))).not.toEqual([])
   },
   15 * MINUTE,
 )

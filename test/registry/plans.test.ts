@@ -1,4 +1,5 @@
 /** However many keys there are, no statement of the registry reads a big table from end to end. */
+import { randomBytes } from 'node:crypto'
 import { type CredentialId, DEFAULT_POLICY, type KeyId, type RolloverId, type RotationId, tokenSha256 } from '@keyturn/contract'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -9,8 +10,10 @@ import { getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
+import { recordLeaks } from '../../registry/leak-intake.ts'
 import { getPolicy, listPolicies, policyOfCredential } from '../../registry/policies.ts'
 import { keyIdPages, publishKey, publishUnpublished, unpublishedKeyIds } from '../../registry/publishing.ts'
+import { gatewaysOpen, openSealer } from '../../registry/reseal.ts'
 import * as rollovers from '../../registry/rollover-records.ts'
 import { openRollover, previewRollover } from '../../registry/rollovers.ts'
 import {
@@ -23,6 +26,7 @@ import {
   takeOverRotation,
 } from '../../registry/rotations.ts'
 import { dueCredentials, lastFailed, placeOfRank, scheduleState, waveStates } from '../../registry/schedule.ts'
+import { keyForSession } from '../../registry/sessions.ts'
 import {
   forgetTold,
   lastUses,
@@ -126,7 +130,7 @@ interface PlanNode {
 }
 
 /** Indexes whose rows are few by their condition, whatever the size of the table. */
-const NARROW = ['rotations_open', 'keys_unpublished', 'claims_open', 'receipts_unconfirmed']
+const NARROW = ['rotations_open', 'keys_unpublished', 'claims_open', 'receipts_unconfirmed', 'claims_by_kek', 'keys_by_kek']
 
 /** What in a plan would take as long as the table is big: a scan of all of it, or of a whole index, but for a page of it. */
 function flaws(node: PlanNode, big: ReadonlySet<string>, indexOf: ReadonlyMap<string, string>, page = false): string[] {
@@ -198,6 +202,13 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await deactivateKey(db, { ...by, keyId, unless: 'used' })
     const token = await tokenOf(db, claimId)
     await redeemSuccessor(db, { tokenSha256: tokenSha256(token), at: at(0), from: 'x', sealer })
+    await redeemSuccessor(db, { tokenSha256: tokenSha256('none of ours'), at: at(0), from: 'x', sealer })
+    await keyForSession(db, tokenSha256(token), at(0))
+    await gatewaysOpen(db)
+    await openSealer(db, { kek: randomBytes(32) })
+    const sighting = { source: 'test', url: 'https://example.com' }
+    const hashes = (['sha256', 'hmsl'] as const).map((kind) => ({ ...sighting, hash: { kind, hex: '0'.repeat(64) } }))
+    await recordLeaks(db, { sightings: hashes, reporter: 'operator', at: at(0) })
     await publishKey(db, keyId, async () => undefined)
     const receipt = { keyId, event: 'x', revision: 1, publishedAt: at(0).toISOString(), gateways: [], unconfirmed: [] }
     await recordReceipt(db, { rotationId: by.rotationId, receipt })

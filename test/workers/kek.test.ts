@@ -3,9 +3,11 @@ import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { KeyId } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { ConfigError, loadConfig } from '../../infra/config.ts'
 import { withUnwrappedKeks } from '../../infra/kek.ts'
+import { compromiseKey } from '../../registry/keys.ts'
 import { startApiServer } from '../../workers/api-server.ts'
 import { startKeyturn } from '../cli/office.ts'
 import type { House } from '../support/house.ts'
@@ -119,6 +121,35 @@ test('G5: a change from a key that transit has wrapped to another: both open, `k
   // In the open, or behind what only looks like this machine: nothing is sent there.
   for (const address of ['http://bao.example/transit/keyturn', 'http://localhost:8200@bao.example/transit/keyturn'])
     expect(await refusal(configOf({ ...old, KEYTURN_KEK_TRANSIT: address }))).toContain('KEYTURN_KEK_TRANSIT: not usable')
+})
+
+test('G3: what gateways open is moved only when they have heard of it: `keyturn reseal` names the one that has not', async () => {
+  const [old, next] = [newKek(), newKek()]
+  const keyId = await withApi({ KEYTURN_KEK: old }, async ({ post }) => {
+    const { clientId } = await post('/v1/clients', { name: 'Acme' })
+    const signing = { name: 'signing', environment: 'prod', scopes: [], kind: 'hmac-sha256' }
+    const made = await post(`/v1/clients/${clientId}/credentials`, signing)
+    await post(`/v1/claims/${made['claim']}`)
+    return made['keyId'] as KeyId
+  })
+  await house.announceSilentGateway('gw-silent')
+  await withApi({ KEYTURN_KEK: `${next},${old}` }, async ({ url, post }) => {
+    const env = { KEYTURN_API: url, KEYTURN_TOKEN: house.config.operatorToken }
+    const reseal = () => startKeyturn(['reseal'], { cwd: tmpdir(), env }).finished
+    const silent = await reseal()
+    expect([silent.code, silent.stdout]).toEqual([
+      1,
+      expect.stringMatching(/^\d+ secrets? moved to [\s\S]*\ngw-silent still needs the old key: /),
+    ])
+    await post('/v1/gateways/gw-silent/gone', { reason: 'it never was' })
+    const heard = await reseal()
+    expect([heard.code, heard.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^0 secrets moved [\s\S]*the old key can be taken away/),
+    ])
+  })
+  // Nobody opens it any more: processes with any key may start.
+  await compromiseKey(house.db, { keyId, at: new Date(), actor: 'test', reason: 'the test is over' })
 })
 
 test('a process with the wrong key says so, and does nothing', async () => {
