@@ -10,6 +10,7 @@ import type { RequestFigures } from './requests.ts'
 import { type RevocationFigures, STEPS } from './revocation.ts'
 import type { RotationFigures } from './rotations.ts'
 import type { ScanFigures } from './scan.ts'
+import type { SignatureFigures } from './signatures.ts'
 import type { Distribution } from './statistics.ts'
 import type { VerifyFigures } from './verify.ts'
 
@@ -77,6 +78,30 @@ export function verifyReport(figures: VerifyFigures): string {
     `- \`checkAPIKey\` alone / Keyturn with its look-up: ${judged(figures.fasterThanCheck, { atLeast: 2 })}`,
     `- prefixed-api-key with its look-up / Keyturn: ${times(figures.fasterThanPrefixed)}`,
     `- memory: ${count(figures.bytesPerKey)} bytes for each key`,
+  ].join('\n')
+}
+
+export function signaturesReport(figures: SignatureFigures): string {
+  const { rounds, us: each } = figures
+  return [
+    table(
+      ['one signed request', `median of ${rounds} rounds`],
+      [
+        ['bare: HMAC-SHA-256 over the same signature base', us(each.bareHmac)],
+        ['**Keyturn, RFC 9421, hmac-sha256**', us(each.hmac)],
+        ['**Keyturn, plain header fields**', us(each.plain)],
+        ['hawk: `server.authenticate`', us(each.hawk)],
+        ['http-message-signatures: `verifyMessage`, hmac-sha256', us(each.library)],
+        ['bare: Ed25519 over the same signature base', us(each.bareEd25519)],
+        ['**Keyturn, RFC 9421, ed25519**', us(each.ed25519)],
+      ],
+    ),
+    '',
+    `- Keyturn, hmac-sha256 / bare HMAC: ${judged(figures.hmacOverBare, { atMost: 3 })}`,
+    `- Keyturn, plain header fields / bare HMAC: ${times(figures.plainOverBare)}`,
+    `- hawk / Keyturn, hmac-sha256: ${judged(figures.fasterThanHawk, { atLeast: 1 })}`,
+    `- http-message-signatures / Keyturn, hmac-sha256: ${times(figures.fasterThanLibrary)}`,
+    `- Keyturn, ed25519 / bare Ed25519: ${judged(figures.ed25519OverBare, { atMost: 1.2 })}`,
   ].join('\n')
 }
 

@@ -28,6 +28,7 @@ import {
   revocationReport,
   rotationsReport,
   scanReport,
+  signaturesReport,
   verifyReport,
   withFigures,
 } from './report.ts'
@@ -35,6 +36,7 @@ import { measureRequests } from './requests.ts'
 import { measureRevocation } from './revocation.ts'
 import { measureRotations } from './rotations.ts'
 import { measureScan } from './scan.ts'
+import { measureSignatures } from './signatures.ts'
 import { measureVerify } from './verify.ts'
 
 const README = fileURLToPath(new URL('./README.md', import.meta.url))
@@ -42,6 +44,7 @@ const README = fileURLToPath(new URL('./README.md', import.meta.url))
 /** Each measure in the order in which they run: those that want the machine for themselves come first. */
 const ALONE = {
   verify: async () => verifyReport(await measureVerify()),
+  signatures: async () => signaturesReport(await measureSignatures()),
   requests: async () => requestsReport(await measureRequests()),
   replay: async () => replayReport(await measureReplay()),
   scan: async () => scanReport(await measureScan()),

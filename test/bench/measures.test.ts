@@ -16,12 +16,14 @@ import {
   requestsReport,
   revocationReport,
   rotationsReport,
+  signaturesReport,
   verifyReport,
   withFigures,
 } from '../../bench/report.ts'
 import { measureRequests } from '../../bench/requests.ts'
 import { measureRevocation } from '../../bench/revocation.ts'
 import { measureRotations } from '../../bench/rotations.ts'
+import { measureSignatures } from '../../bench/signatures.ts'
 import { distribution, quantile } from '../../bench/statistics.ts'
 import { measureVerify } from '../../bench/verify.ts'
 import { createDatabase } from '../support/servers.ts'
@@ -65,6 +67,11 @@ describe('each measure works', () => {
   test('replay', async () => {
     const figures = await measureReplay({ nonces: 2_000, rounds: 2, perRound: 100, overRedis: 1_000 })
     expectWhole(figures, replayReport(figures))
+  })
+
+  test('signatures', async () => {
+    const figures = await measureSignatures({ rounds: 2, perRound: 20 })
+    expectWhole(figures, signaturesReport(figures))
   })
 
   test('load', async () => {

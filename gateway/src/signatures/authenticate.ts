@@ -81,7 +81,8 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
   }
   const readBody = async ({ headers, body }: RequestInfo): Promise<Buffer | BodyFlaw | 'no-room'> => {
     if (body === undefined || body === 'unseen') return NOTHING
-    const room = Math.min(Number(headers['content-length'] ?? bodyLimit), bodyLimit)
+    const told = Number(headers['content-length'])
+    const room = Number.isNaN(told) ? bodyLimit : Math.min(told, bodyLimit)
     if (held + room > MOST_HELD) return 'no-room'
     held += room
     try {

@@ -2,7 +2,7 @@
 import { bodySha256, plainCanonical } from '@keyturn/contract'
 import { onlyValue } from './fields.ts'
 import { Flaw } from './flaw.ts'
-import type { Target } from './signature-base.ts'
+import { NOT_ASCII, type Target } from './signature-base.ts'
 import { LONGEST_NONCE, parseSequence, type SignedRequest } from './signed-request.ts'
 
 const SIGNATURE = /^[0-9a-fA-F]{64}$/
@@ -10,20 +10,21 @@ const TIMESTAMP = /^[1-9][0-9]{11,14}$/
 const NONCE = /^[\x21-\x7e]+$/
 
 export function readPlainSignature({ headers, method, url }: Target): SignedRequest | Flaw {
-  const values: Record<string, string> = {}
-  for (const name of ['X-Key-Id', 'X-Timestamp', 'X-Nonce', 'X-Signature']) {
-    const value = onlyValue(headers, name.toLowerCase())
-    if (value instanceof Flaw) return value
-    if (value === undefined || value === '') return new Flaw(`${name} is missing`)
-    values[name] = value
-  }
-  const { 'X-Key-Id': keyId = '', 'X-Timestamp': timestamp = '', 'X-Nonce': nonce = '', 'X-Signature': hex = '' } = values
+  const keyId = onlyValue(headers, 'x-key-id')
+  if (typeof keyId !== 'string') return keyId ?? new Flaw('X-Key-Id is missing')
+  const timestamp = onlyValue(headers, 'x-timestamp')
+  if (typeof timestamp !== 'string') return timestamp ?? new Flaw('X-Timestamp is missing')
+  const nonce = onlyValue(headers, 'x-nonce')
+  if (typeof nonce !== 'string') return nonce ?? new Flaw('X-Nonce is missing')
+  const hex = onlyValue(headers, 'x-signature')
+  if (typeof hex !== 'string') return hex ?? new Flaw('X-Signature is missing')
   const sequence = onlyValue(headers, 'x-sequence')
   if (sequence instanceof Flaw) return sequence
   if (!TIMESTAMP.test(timestamp)) return new Flaw('X-Timestamp is milliseconds since the epoch, in digits')
   if (nonce.length > LONGEST_NONCE || !NONCE.test(nonce))
     return new Flaw(`X-Nonce has 1 to ${LONGEST_NONCE} visible ASCII characters`)
   if (!SIGNATURE.test(hex)) return new Flaw('X-Signature is an HMAC-SHA-256 in hexadecimal: 64 digits')
+  if (NOT_ASCII.test(url)) return new Flaw('The path holds other than ASCII characters; encode them')
   const number = sequence === undefined ? undefined : parseSequence(sequence)
   if (sequence !== undefined && number === undefined) return new Flaw('X-Sequence is a whole number from 0 up')
   return {

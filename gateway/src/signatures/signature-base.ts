@@ -1,6 +1,6 @@
 /** What an RFC 9421 signature is made over (section 2.5), from a request as it arrived. */
 import type { RequestInfo } from '../request-info.ts'
-import { fieldValue } from './fields.ts'
+import { anyFieldValue } from './fields.ts'
 import { Flaw } from './flaw.ts'
 import type { SignatureInput } from './signature-input.ts'
 
@@ -14,7 +14,7 @@ export interface Target extends Pick<RequestInfo, 'headers'> {
   readonly url: string
 }
 
-const NOT_ASCII = /[^\t\x20-\x7e]/
+export const NOT_ASCII = /[^\t\x20-\x7e]/
 
 function derived(name: string, { method, scheme, authority, url }: Target): string | undefined {
   const mark = url.indexOf('?')
@@ -44,7 +44,7 @@ export function signatureBase(
 ): string | Flaw {
   let base = ''
   for (const name of components) {
-    const value = name.charCodeAt(0) === 64 ? derived(name, target) : fieldValue(target.headers, name)
+    const value = name.charCodeAt(0) === 64 ? derived(name, target) : anyFieldValue(target.headers, name)
     if (value === undefined) {
       return new Flaw(name.startsWith('@') ? `"${name}" can not be covered here` : `"${name}" is covered and was not sent`)
     }

@@ -2,19 +2,11 @@
  * What signatures are checked with, ready for use: sealed signing keys are opened when they are first asked for, once per revision, and go with the
  * cache's entry. A signature of an unknown key takes the same work as that of a known one.
  */
-import {
-  createHmac,
-  createPublicKey,
-  createSecretKey,
-  generateKeyPairSync,
-  type KeyObject,
-  randomBytes,
-  timingSafeEqual,
-  verify,
-} from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, verify } from 'node:crypto'
 import { createSealingKey, type KeyId, type SealingKey, verifierAad } from '@keyturn/contract'
 import type { KeyCache, SigningVerifier } from '../key-cache.ts'
 import { createThrottle, type Log } from '../log.ts'
+import { type Check, createHmacCheck } from './hmac.ts'
 import type { SigningKind } from './signed-request.ts'
 
 /** `unopened`: the key can not be asked, because none of our key-encryption keys opens it. That is our fault, and not the caller's. */
@@ -27,21 +19,21 @@ export interface SigningKeysOptions {
   readonly log: Log
 }
 
-const CHECKS: Readonly<Record<SigningKind, (key: KeyObject, base: string, signature: Buffer) => boolean>> = {
-  'hmac-sha256': (key, base, signature) => timingSafeEqual(createHmac('sha256', key).update(base, 'utf8').digest(), signature),
-  ed25519: (key, base, signature) => verify(null, Buffer.from(base, 'utf8'), key, signature),
-}
+const createEd25519Check =
+  (key: KeyObject): Check =>
+  (text, signature) =>
+    verify(null, Buffer.from(text, 'latin1'), key, signature)
 
 /** Of nobody. */
-const STAND_INS: Readonly<Record<SigningKind, KeyObject>> = {
-  'hmac-sha256': createSecretKey(randomBytes(72)),
-  ed25519: generateKeyPairSync('ed25519').publicKey,
+const STAND_INS: Readonly<Record<SigningKind, Check>> = {
+  'hmac-sha256': createHmacCheck(randomBytes(72)),
+  ed25519: createEd25519Check(generateKeyPairSync('ed25519').publicKey),
 }
 
 export class SigningKeys {
   readonly #options: SigningKeysOptions
   readonly #sealing: readonly SealingKey[]
-  readonly #ready = new WeakMap<SigningVerifier, KeyObject | 'unopened' | 'none'>()
+  readonly #ready = new WeakMap<SigningVerifier, Check | 'unopened' | 'none'>()
   readonly #throttle = createThrottle()
   #opened = 0
   #unopened = 0
@@ -56,7 +48,10 @@ export class SigningKeys {
     return { opened: this.#opened, unopened: this.#unopened }
   }
 
-  /** @param signature as long as one of this kind is */
+  /**
+   * @param base ASCII characters alone
+   * @param signature as long as one of this kind is
+   */
   check(keyId: string, kind: SigningKind, base: string, signature: Buffer): Signed {
     const verifier = this.#options.cache.get(keyId as KeyId)?.signing
     const key = verifier?.kind === kind ? this.#keyOf(keyId, verifier) : 'none'
@@ -64,11 +59,11 @@ export class SigningKeys {
       this.#unopened += 1
       return 'unopened'
     }
-    const right = CHECKS[kind](key === 'none' ? STAND_INS[kind] : key, base, signature)
+    const right = (key === 'none' ? STAND_INS[kind] : key)(base, signature)
     return right && key !== 'none' ? 'right' : 'wrong'
   }
 
-  #keyOf(keyId: string, verifier: SigningVerifier): KeyObject | 'unopened' | 'none' {
+  #keyOf(keyId: string, verifier: SigningVerifier): Check | 'unopened' | 'none' {
     const known = this.#ready.get(verifier)
     if (known !== undefined) return known
     const key = verifier.kind === 'ed25519' ? publicKeyOf(verifier.publicKey) : this.#open(keyId, verifier)
@@ -81,7 +76,7 @@ export class SigningKeys {
     try {
       if (sealing !== undefined) {
         const sealed = { nonce: Buffer.from(nonce, 'base64'), ciphertext: Buffer.from(ciphertext, 'base64') }
-        const key = createSecretKey(Buffer.from(sealing.open(sealed, verifierAad(keyId, revision)), 'utf8'))
+        const key = createHmacCheck(Buffer.from(sealing.open(sealed, verifierAad(keyId, revision)), 'utf8'))
         this.#opened += 1
         return key
       }
@@ -101,11 +96,11 @@ export class SigningKeys {
 }
 
 /** `none` until the client has enrolled it, and where it is no point of the curve. */
-function publicKeyOf(base64: string | undefined): KeyObject | 'none' {
+function publicKeyOf(base64: string | undefined): Check | 'none' {
   if (base64 === undefined) return 'none'
   try {
     const x = Buffer.from(base64, 'base64').toString('base64url')
-    return createPublicKey({ format: 'jwk', key: { kty: 'OKP', crv: 'Ed25519', x } })
+    return createEd25519Check(createPublicKey({ format: 'jwk', key: { kty: 'OKP', crv: 'Ed25519', x } }))
   } catch {
     return 'none'
   }
