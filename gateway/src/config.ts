@@ -140,6 +140,7 @@ export const VARIABLES = Type.Object({
   ),
   KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
   KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_STARTUP_WAIT: duration('how long to wait at the start for a transit engine that is not there yet', '60s'),
   KEYTURN_GATEWAY_PUBLIC_URL: Type.String({
     pattern: LIST,
     default: '',

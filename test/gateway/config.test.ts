@@ -1,5 +1,7 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { ConfigError, loadConfig, VARIABLES } from '@keyturn/gateway'
 import { expect, test } from 'vitest'
 
@@ -153,4 +155,50 @@ test('replay protection: a window within bounds, and a Redis whose password is n
   expect(flaws).toMatch(/KEYTURN_REPLAY_REORDER is not usable.*KEYTURN_REDIS_URL is not usable/s)
   expect(complaint({ ...LEAST, KEYTURN_REDIS_URL: 'redis://correct-horse:x' })).toBe('KEYTURN_REDIS_URL: not a URL')
   expect(flaws).not.toContain('horse')
+})
+
+test('signed requests: key-encryption keys as in the control plane, origins without a path, limits', () => {
+  expect(loadConfig(LEAST).signing).toEqual({
+    keks: [],
+    publicUrls: [],
+    bodyLimit: 1_048_576,
+    bodyTimeoutMs: 30_000,
+    unseenBodies: 'refuse',
+  })
+  const [first, second] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]
+  const both = [first, second].map((kek) => kek.toString('base64')).join(',')
+  const { signing } = loadConfig({
+    ...LEAST,
+    KEYTURN_KEK: both,
+    KEYTURN_GATEWAY_PUBLIC_URL: 'https://api.example.com, http://localhost:8080/',
+    KEYTURN_GATEWAY_SIGNED_BODY: '5000',
+    KEYTURN_GATEWAY_SIGNED_BODY_TIMEOUT: '2s',
+    KEYTURN_GATEWAY_UNSEEN_BODIES: 'api-checks',
+  })
+  expect(signing).toEqual({
+    keks: [first, second],
+    publicUrls: ['https://api.example.com', 'http://localhost:8080/'],
+    bodyLimit: 5_000,
+    bodyTimeoutMs: 2_000,
+    unseenBodies: 'api-checks',
+  })
+  const wrong = {
+    'not 32 bytes in base64': 'c2hvcnQ=',
+    'more than two': `${both},${Buffer.alloc(32, 3).toString('base64')}`,
+    'the same key twice': `${first.toString('base64')},${first.toString('base64')}`,
+    'KEYTURN_KEK_TRANSIT says who': 'vault:v1:c2hvcnQ=',
+  }
+  for (const [expected, value] of Object.entries(wrong)) {
+    const text = complaint({ ...LEAST, KEYTURN_KEK: value })
+    expect(text).toMatch(new RegExp(`^KEYTURN_KEK: .*${expected}`))
+    expect(text).not.toContain('c2hvcnQ')
+  }
+  const file = join(mkdtempSync(join(tmpdir(), 'kek-')), 'kek')
+  writeFileSync(file, both, { mode: 0o600 })
+  expect(loadConfig({ ...LEAST, KEYTURN_KEK_FILE: file }).signing.keks).toEqual([first, second])
+  chmodSync(file, 0o644)
+  expect(complaint({ ...LEAST, KEYTURN_KEK_FILE: file })).toContain('others than its owner can read')
+  for (const url of ['https://api.example.com/v1', 'ftp://api.example.com', 'api.example.com'])
+    expect(complaint({ ...LEAST, KEYTURN_GATEWAY_PUBLIC_URL: url })).toMatch(/^KEYTURN_GATEWAY_PUBLIC_URL: .* is no URL/)
+  expect(complaint({ ...LEAST, KEYTURN_GATEWAY_UNSEEN_BODIES: 'accept' })).toMatch(/^KEYTURN_GATEWAY_UNSEEN_BODIES is not usable/)
 })

@@ -1,5 +1,6 @@
 /** What becomes of a signed request: each flaw has an answer that helps its author, and none that tells of keys. */
 import { describe, expect, test } from 'vitest'
+import { traced } from '../../../gateway/src/tracing.ts'
 import { NOW } from '../support.ts'
 import { bodyOf, CREATED, HOST, openOne, requestOf } from './one.ts'
 import {
@@ -432,6 +433,22 @@ describe('time and order', () => {
     expect(await code(asked(await at(key)))).toBe('invalid-key')
     expect(outcomes).toEqual(['refused'])
   })
+})
+
+test('a span covers the decision to its end, and says which key it was', async () => {
+  const key = issueHmac()
+  const { authenticate } = openOne([key])
+  const said: string[] = []
+  const span = { setAttribute: (name: string, value: string) => said.push(`${name}=${value}`), end: () => said.push('end') }
+  const watched = traced({ startSpan: () => span }, authenticate)
+  const request = requestOf(asked(await at(key)))
+  for (let i = 0; i < 2; i++) await watched(request)
+  const broken = traced({ startSpan: () => span }, () => Promise.reject(new Error('broken')))
+  await expect(broken(request)).rejects.toThrow('broken')
+  expect(said).toEqual([
+    ...['keyturn.outcome=accepted', `keyturn.key_id=${key.record.keyId}`, 'end'],
+    ...['keyturn.outcome=request-replayed', 'end', 'end'],
+  ])
 })
 
 describe('sealed signing keys', () => {

@@ -3,6 +3,7 @@ import { createServer, type RequestListener } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { buffer, text } from 'node:stream/consumers'
 import { createAdaptorServer } from '@hono/node-server'
+import { createLog, createProxy, type Gateway, startServer } from '@keyturn/gateway'
 import { keyturn as forExpress } from '@keyturn/gateway/express'
 import { keyturn as forFastify } from '@keyturn/gateway/fastify'
 import { keyturn as forHono } from '@keyturn/gateway/hono'
@@ -161,4 +162,27 @@ test('a body over the limit is refused as soon as it is, also when its length wa
   const fits = Buffer.alloc(1_000)
   const fields = { ...(await signMessage(key, { method: 'POST', url, body: fits })), 'content-digest': digestOf(fits) }
   expect(await raw(url, [head(url, { ...fields, 'content-length': '1000' }), fits])).toContain('in')
+})
+
+test('the reverse proxy tells a client that asked whether to send its body, and passes on what it compared', async () => {
+  const one = gatewayOf()
+  const api = await serve(async (request, response) => response.end(`got ${(await buffer(request)).length}`))
+  const proxy = createProxy({
+    gateway: one.gateway,
+    upstream: new URL(api.origin),
+    trustedProxies: 0,
+    upstreamTimeoutMs: 5_000,
+    log: createLog('silent'),
+  })
+  const listening = { listen: { host: '127.0.0.1', port: 0 }, idleMs: 10_000, log: createLog('silent') }
+  const server = await startServer({ ...listening, gateway: one.gateway as unknown as Gateway, proxy })
+  onTestFinished(() => server.close())
+  const url = new URL('/orders', server.url)
+  const body = Buffer.alloc(5_000, 'x')
+  const fields = { ...(await signMessage(key, { method: 'POST', url, body })), 'content-length': '5000', expect: '100-continue' }
+  const answer = await raw(url, [head(url, fields), 200, body])
+  expect(answer.match(/HTTP\/1.1 \d+/g)).toEqual(['HTTP/1.1 100', 'HTTP/1.1 200'])
+  expect(answer).toContain('got 5000')
+  const refused = await raw(url, [head(url, { ...fields, signature: 'sig=:AAAA:' }), 100])
+  expect(refused).toMatch(/^HTTP\/1.1 401/)
 })

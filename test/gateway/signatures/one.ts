@@ -1,5 +1,4 @@
 /** A gateway's decision on signed requests, without the gateway around it. */
-import { createHash } from 'node:crypto'
 import type { UsageOutcome } from '@keyturn/contract'
 import { createLog, createVerify, type Freshness, KeyCache, type RequestInfo } from '@keyturn/gateway'
 import { createAuthenticate, type RequestOutcome } from '../../../gateway/src/authenticate.ts'
@@ -96,5 +95,3 @@ export const bodyOf = (bytes: Uint8Array): NonNullable<RequestInfo['body']> => (
   announced: true,
   read: ({ most }) => Promise.resolve(bytes.length > most ? 'too-large' : Buffer.from(bytes)),
 })
-
-export const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
