@@ -30,6 +30,8 @@ export default defineConfig({
     pool: 'forks',
     // As many as a small machine has cores: most tests start processes of their own beside them.
     maxWorkers: 2,
+    // Temporal's library alone takes seconds to load: once for each worker, and not for each of more than a hundred files.
+    isolate: false,
     sequence: { sequencer: LongestFirst },
     // On a busy machine everything takes ten times as long, and comes all the same.
     hookTimeout: 180_000,
