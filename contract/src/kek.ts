@@ -61,7 +61,7 @@ export function parseKeks(text: string, name: string): { readonly keks: readonly
   const keks = texts.map((each) => Buffer.from(each, 'base64'))
   const flaws: string[] = []
   if (texts.some(isWrappedKek)) flaws.push(`${name}: is wrapped; KEYTURN_KEK_TRANSIT says who unwraps it`)
-  else if (keks.slice(0, 2).some(({ length }) => length !== KEK_BYTES))
+  else if ((text !== '' && keks.length === 0) || keks.slice(0, 2).some(({ length }) => length !== KEK_BYTES))
     flaws.push(`${name}: not 32 bytes in base64; \`openssl rand -base64 32\` makes one`)
   if (keks.length > 2) flaws.push(`${name}: more than two; \`keyturn reseal\` first, then the old one can go`)
   if (keks[0] !== undefined && keks[1]?.equals(keks[0]) === true) flaws.push(`${name}: the same key twice`)

@@ -184,6 +184,7 @@ test('signed requests: key-encryption keys as in the control plane, origins with
   })
   const wrong = {
     'not 32 bytes in base64': 'c2hvcnQ=',
+    'not 32 bytes': ',',
     'more than two': `${both},${Buffer.alloc(32, 3).toString('base64')}`,
     'the same key twice': `${first.toString('base64')},${first.toString('base64')}`,
     'KEYTURN_KEK_TRANSIT says who': 'vault:v1:c2hvcnQ=',

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -6,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { decodeUsageEvent } from '@keyturn/contract'
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { readTopic } from '../support/topics.ts'
+import { issueHmac, KEK, signMessage } from './signatures/signing.ts'
 import { eventually, issueKey, keyMessage, openBench } from './support.ts'
 
 const PROGRAM = fileURLToPath(new URL('../../infra/program.mjs', import.meta.url))
@@ -58,10 +60,26 @@ test('a port in use: a sentence and exit code 1', async () => {
   )
 })
 
+test('a key-encryption key that is none, or that nobody unwraps, keeps it from starting, and is not repeated', async () => {
+  const least = { KEYTURN_KAFKA_BROKERS: '127.0.0.1:1', KEYTURN_GATEWAY_ID: 'gw', KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1' }
+  const secret = 'c2hvcnQgc2VjcmV0'
+  const short = run({ ...least, KEYTURN_KEK: secret })
+  const transit = {
+    KEYTURN_KEK_TRANSIT: 'http://127.0.0.1:1/transit/kek',
+    KEYTURN_KEK_TRANSIT_TOKEN: secret,
+    KEYTURN_STARTUP_WAIT: '10ms',
+  }
+  const away = run({ ...least, KEYTURN_KEK: `vault:v1:${secret}`, ...transit })
+  expect([await short.ended, await away.ended]).toEqual([2, 2])
+  expect(short.output()).toContain('KEYTURN_KEK: not 32 bytes in base64')
+  expect(away.output()).toContain('KEYTURN_KEK: the transit engine at 127.0.0.1:1 does not answer')
+  expect(short.output() + away.output()).not.toContain(secret)
+})
+
 test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in time; no token in its log, not at the finest level', async () => {
   const bench = await openBench()
-  const [key, unknown] = [issueKey(), issueKey()]
-  await bench.publish(keyMessage(key.record))
+  const [key, unknown, signer, sealedElsewhere] = [issueKey(), issueKey(), issueHmac(), issueHmac({}, randomBytes(32))]
+  await bench.publish(...[key, signer, sealedElsewhere].map(({ record }) => keyMessage(record)))
   const api = createServer((_, response) => response.end('ok'))
   await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => {
@@ -77,6 +95,8 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
     KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
     KEYTURN_GATEWAY_UPSTREAM: `http://127.0.0.1:${address.port}`,
     KEYTURN_GATEWAY_USAGE_WINDOW: '1h',
+    KEYTURN_KEK: KEK.toString('base64'),
+    KEYTURN_REPLAY_FAIL_OPEN: '*',
     KEYTURN_LOG_LEVEL: 'trace',
   })
   const url = await eventually(
@@ -93,19 +113,35 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
   expect(await ask({ authorization: `Bearer ${key.token}`, 'user-agent': `bot ${key.token}` })).toBe(200)
   expect(await ask({ 'x-api-key': key.token })).toBe(200)
   expect(await ask({ 'x-api-key': unknown.token })).toBe(401)
+  const signed = await signMessage(signer, { url: `${url}/?key=x` })
+  expect([await ask({ ...signed, 'user-agent': `bot ${signer.token}` }), await ask(signed)]).toEqual([200, 401])
+  expect(await ask(await signMessage(sealedElsewhere, { url: `${url}/?key=x` }))).toBe(503)
+  await eventually('it says so', gateway.output, (output) => output.includes('UNOPENED'))
 
   const asked = performance.now()
   gateway.child.kill('SIGTERM')
   expect(await gateway.ended).toBe(0)
   expect(performance.now() - asked).toBeLessThan(30_000)
-  const secrets = [key, unknown].flatMap(({ token }) => [token, token.split('_')[3] ?? token])
+  const tokens = [key, unknown, signer, sealedElsewhere].map(({ token }) => token)
+  const secrets = tokens.flatMap((token) => [token, token.split('_')[3] ?? token]).concat(KEK.toString('base64'))
   const usage = await readTopic(bench.topics.usage)
   for (const secret of secrets) {
     expect(gateway.output()).not.toContain(secret)
     expect(JSON.stringify(usage)).not.toContain(secret)
   }
-  const decoded = decodeUsageEvent(usage[0]?.value ?? '')
-  expect(decoded.ok && decoded.event.data.outcomes).toMatchObject([{ outcome: 'accepted', count: 2 }])
+  const outcomes = usage
+    .map(({ value }) => decodeUsageEvent(value ?? ''))
+    .flatMap((decoded) => (decoded.ok ? [decoded.event.data] : []))
+  const counts = Object.fromEntries(
+    outcomes.map((report) => [report.keyId, report.outcomes.map(({ outcome, count }) => [outcome, count])]),
+  )
+  expect(counts).toEqual({
+    [key.record.keyId]: [['accepted', 2]],
+    [signer.record.keyId]: [
+      ['accepted', 1],
+      ['replayed', 1],
+    ],
+  })
   expect((await readTopic(bench.topics.gateways)).at(-1)).toMatchObject({ key: 'gw-process', value: undefined })
 })
 

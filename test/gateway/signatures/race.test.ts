@@ -36,7 +36,7 @@ async function gatewaysOf(redis: { readonly url: string }, keys: Parameters<type
   await eventually(() => guards.every(({ ready }) => ready), 'guards that are ready')
   const gateways = guards.map((replay) => openOne(keys, { replay }))
   for (const one of gateways) Object.defineProperty(one.clock, 'now', { get: clock })
-  return { gateways, now: pass(SETTLED_MS) }
+  return { gateways, guards, now: pass(SETTLED_MS) }
 }
 
 const { count, text } = runsOf({ few: 12, many: 10_000 })
@@ -92,13 +92,14 @@ test('Redis killed and restarted in between: nothing is accepted twice, and it g
   const redis = await startRedis()
   onTestFinished(() => redis.stop())
   const key = issueHmac()
-  const { gateways, now } = await gatewaysOf(redis, [key], 3)
+  const { gateways, guards, now } = await gatewaysOf(redis, [key], 3)
   const sent = await Promise.all(Array.from({ length: 9 }, () => signMessage(key, { url, created: Math.floor(now / 1_000) })))
   const ask = (at: number, headers: Record<string, string>) => gateways[at % 3]?.code({ headers, url: '/orders?limit=5' })
   for (const [i, headers] of sent.entries()) expect(await ask(i, headers)).toBe('accepted')
   await redis.kill()
   for (const [i, headers] of sent.entries()) expect(await ask(i + 1, headers)).toBe('gateway-undecided')
   await redis.start()
+  await eventually(() => guards.every(({ ready }) => ready), 'guards that are ready')
   const fresh = async (i: number) => ask(i, await signMessage(key, { url, created: Math.floor(clock() / 1_000) }))
   for (const i of [0, 1, 2]) expect(await fresh(i)).toBe('gateway-undecided')
   pass(SETTLED_MS)
