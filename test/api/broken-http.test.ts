@@ -1,15 +1,16 @@
 /** What is no HTTP request, or breaks off in the middle of one. */
-import { connect } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import type { ProblemDocument } from '@keyturn/contract'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { answerUnreadable } from '../../api/connections.ts'
 import { eventually } from '../support/house.ts'
 import { apiHouse, contentsOf, newClient } from './support.ts'
 
 const at = apiHouse({ gateways: 0, worker: false, collector: false })
 
 /** Sends bytes and collects what comes back until the other side closes, or until `halfway` answers with more or with the end. */
-function exchange(bytes: string | Buffer, then: 'wait' | 'end' | 'destroy' = 'wait'): Promise<string> {
-  const { hostname, port } = new URL(at.client.url)
+function exchange(bytes: string | Buffer, then: 'wait' | 'end' | 'destroy' = 'wait', url = at.client.url): Promise<string> {
+  const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
     let received = ''
     const socket = connect(Number(port), hostname, () => {
@@ -61,6 +62,23 @@ describe('what can not be read as HTTP is answered with a problem document, and 
     expect(answer.headers).toContain('connection: close')
     expect(answer.problem).toMatchObject({ code, status, detail: expect.stringMatching(/.{20}/) })
     expect(await contentsOf(at.house)).toEqual(before)
+  })
+
+  test('a request that does not come in time', async () => {
+    const late = Object.assign(new Error(), {
+      code: 'ERR_HTTP_REQUEST_TIMEOUT',
+      bytesParsed: 0,
+      rawPacket: { type: '', data: [] },
+    })
+    const server = createServer((socket) => answerUnreadable(late, socket))
+    onTestFinished(() => void server.close())
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const answer = parsed(await exchange('GET /heal', 'wait', `http://127.0.0.1:${(server.address() as AddressInfo).port}`))
+    expect([answer.status, answer.problem.code, answer.problem.detail]).toEqual([
+      408,
+      'request-too-slow',
+      'A request comes within a minute, all of it.',
+    ])
   })
 
   test('a request without a Host header', async () => {

@@ -111,6 +111,18 @@ test('bad input: each is refused with what to do, and leaves nothing behind', as
   expect([code, await traces()]).toEqual(['invalid-key', suspended])
 })
 
+test('a session ends with its key at the latest', async () => {
+  const { token, keyId } = await claimedCredential(at.client)
+  const expiresAt = new Date(Math.ceil(Date.now() / 1_000) * 1_000 + 90_000)
+  await at.house.db.tx(async (tx) => {
+    await appendAudit(tx, { at: new Date(), actor: 'test', action: 'key.updated', subject: keyId, revision: 2, detail: {} })
+    await tx.query('update keys set expires_at = $2, revision = 2 where key_id = $1', [keyId, expiresAt])
+  })
+  const { body } = await trade(token, { lifetime: '1h' })
+  expect(body.expiresAt).toBe(expiresAt.toISOString())
+  expect(decodeJwt(body.token).exp).toBe(expiresAt.getTime() / 1_000)
+})
+
 test('G2: to trade a key is to use it', async () => {
   const { token, keyId } = await claimedCredential(at.client)
   const before = Date.now()

@@ -31,6 +31,17 @@ describe('a file', () => {
     expect(await read(...[...bytes].map((byte) => Uint8Array.of(byte)))).toEqual(expected)
   })
 
+  test('lines are counted from the first of the file, also when that is blank', async () => {
+    expect(await read('\n \r\na,b\n1,2\n3\n')).toEqual([
+      { kind: 'header', line: 3, names: ['a', 'b'] },
+      { kind: 'row', line: 4, fields: { a: '1', b: '2' } },
+      { kind: 'flaw', line: 5, message: 'has 1 fields, where the first line names 2' },
+    ])
+    expect(await read('\n\na,b\n"1,2\n')).toContainEqual(
+      expect.objectContaining({ kind: 'flaw', line: expect.toSatisfy((n) => n >= 4) }),
+    )
+  })
+
   test('JSON lines are known by their first character', async () => {
     expect(await read('\uFEFF{"a":1}\r\n\n[1]\n{"a":\n{"b":2}')).toEqual([
       { kind: 'row', line: 1, fields: { a: 1 } },
@@ -52,6 +63,13 @@ describe('a file', () => {
     ['bytes that are not UTF-8', ['a,b\n1,2\n', Uint8Array.of(0x31, 0xff, 10), '1,2\n'], 3, /is not UTF-8/],
     ['UTF-16', [Buffer.from('\uFEFFa,b\n1,2\n', 'utf16le')], 1, /is not UTF-8/],
     ['a line of more than 64 KiB', ['a,b\n1,', 'x'.repeat(70_000), '\n1,2\n'], 2, /longer than 64 KiB/],
+    [
+      'a line of more than 64 KiB that ends in the next piece',
+      ['a,b\n1,', 'x'.repeat(60_000), `${'x'.repeat(6_000)}\n1,2\n`],
+      2,
+      /longer than 64 KiB/,
+    ],
+    ['a row of more than 64 KiB in many lines', [`a,b\n"${'x\n'.repeat(40_000)}",2\n`], 2, /quotation marks/],
     ['a quoted field of more than 64 KiB', [`a,b\n"1${'\n'.repeat(70_000)}`], 2, /quotation marks/],
   ])('%s: its line is said, and what', async (_, chunks, line, message) => {
     const flaws = (await read(...chunks)).filter(({ kind }) => kind === 'flaw')

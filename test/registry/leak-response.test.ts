@@ -1,0 +1,87 @@
+/** What is left to do about a leak, at each look: when the key dies, what has to be told to gateways, when it is closed. */
+import { createHash } from 'node:crypto'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Database } from '../../registry/database.ts'
+import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
+import { recordLeaks, toSighting } from '../../registry/leak-intake.ts'
+import { closeLeak, containLeak } from '../../registry/leak-response.ts'
+import { at, HOUR, keyOf, makeCredential, monitored, openTestDatabase, tokenOf } from './world.ts'
+
+let db: Database
+beforeAll(async () => {
+  db = await openTestDatabase()
+})
+afterAll(() => db.close())
+
+const report = async (token: string, ms = HOUR) => {
+  const [leak] = await recordLeaks(db, { sightings: [toSighting({ token, source: 'test' })], reporter: 'operator', at: at(ms) })
+  if (leak === undefined) throw new Error('nothing was recorded')
+  return leak
+}
+const settings = { atOnce: ['trade:*'], overlapMs: HOUR }
+const look = (leakId: Awaited<ReturnType<typeof report>>['leakId'], more: { force?: boolean; begun?: boolean } = {}) =>
+  containLeak(db, { leakId, at: at(HOUR), settings, force: false, begun: true, ...more })
+const statusOf = async (leakId: string) =>
+  (await db.query<{ status: string }>('select status from leaks where leak_id = $1', [leakId]))[0]?.status
+
+test('a key with an overlap lives on, and dies when its time is over; each look finds the same', async () => {
+  const credential = await makeCredential(db)
+  const { leakId, matched } = await report(await tokenOf(db, credential.claimId))
+  expect(matched).toBe('live')
+  const living = { atOnce: false, overlapMs: HOUR, changed: [], rotationNeeded: true, keyId: credential.keyId }
+  expect(await look(leakId, { begun: false })).toMatchObject(living)
+  expect(await statusOf(leakId)).toBe('open')
+  expect(await look(leakId)).toMatchObject(living)
+  expect(await statusOf(leakId)).toBe('responding')
+  expect((await keyOf(db, credential.keyId)).state).toBe('active')
+  const over = { atOnce: true, changed: [credential.keyId], rotationNeeded: true }
+  expect(await look(leakId, { force: true })).toMatchObject(over)
+  expect((await keyOf(db, credential.keyId)).state).toBe('compromised')
+  // A try that comes again publishes the same.
+  expect(await look(leakId, { force: true })).toMatchObject(over)
+})
+
+test('G1: with the new key of a rotation its old one is published anew: it may have come back', async () => {
+  const rotation = await monitored(db)
+  const { keyId: oldKeyId, newKeyId, rotationId } = rotation
+  const { leakId } = await report(await tokenOf(db, rotation.newClaimId))
+  await deactivateKey(db, { ...rotation.by, keyId: oldKeyId, unless: 'never', stage: { stage: 'deactivating' } })
+  expect(await look(leakId)).toMatchObject({ atOnce: true, changed: [newKeyId, oldKeyId], rotationNeeded: true })
+  expect([(await keyOf(db, newKeyId)).state, (await keyOf(db, oldKeyId)).state]).toEqual(['compromised', 'active'])
+  expect(await db.query('select new_key_id from rotations where rotation_id = $1', [rotationId])).toEqual([{ new_key_id: null }])
+})
+
+test('G9: a key that was dead already is no cause to rotate; one that died of something else is not told again', async () => {
+  const credential = await makeCredential(db)
+  const token = await tokenOf(db, credential.claimId)
+  await compromiseKey(db, { keyId: credential.keyId, at: at(0), actor: 'test', reason: 'test' })
+  const { leakId, matched, status } = await report(token)
+  expect([matched, status]).toEqual(['dead', 'closed'])
+  expect(await look(leakId)).toMatchObject({ changed: [], rotationNeeded: false })
+  // A second report of it does not open it again.
+  expect(await report(token, 2 * HOUR)).toMatchObject({ leakId, status: 'closed', isNew: false })
+})
+
+test('a report of a leak that is closed counts a sighting, and opens nothing', async () => {
+  const credential = await makeCredential(db)
+  const token = await tokenOf(db, credential.claimId)
+  const { leakId } = await report(token, 2 * HOUR)
+  await look(leakId, { force: true })
+  expect(await closeLeak(db, { leakId, at: at(2 * HOUR), patient: true })).toBe(false)
+  expect(await closeLeak(db, { leakId, at: at(2 * HOUR), patient: false })).toBe(true)
+  expect(await report(token, HOUR)).toMatchObject({ leakId, status: 'closed', isNew: false })
+  const sightings = await db.query('select times, last_at as "lastAt" from leak_sightings where leak_id = $1', [leakId])
+  // The later of the two, whichever came first.
+  expect(sightings).toEqual([{ times: 2, lastAt: at(2 * HOUR) }])
+})
+
+test('G5: a token is taken out of addresses as they write it, too', () => {
+  const token = 'a+token/of another=provider'
+  const { hash, source, url } = toSighting({
+    token,
+    source: `x ${token}`,
+    url: `https://example.com/?k=${encodeURIComponent(token)}`,
+  })
+  expect(hash.hex).toBe(createHash('sha256').update(token).digest('hex'))
+  expect([source, url]).toEqual(['x [redacted]', 'https://example.com/?k=[redacted]'])
+})

@@ -1,0 +1,64 @@
+/** Changes of what a credential's keys may do: which keys get a revision, and what each of them keeps. */
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { appendAudit, listAudit } from '../../registry/audit.ts'
+import type { Database } from '../../registry/database.ts'
+import { toKeyRecord } from '../../registry/keys.ts'
+import { changePermissions } from '../../registry/permissions.ts'
+import { at, DAY, keyOf, makeCredential, monitored, openTestDatabase } from './world.ts'
+
+let db: Database
+beforeAll(async () => {
+  db = await openTestDatabase()
+})
+afterAll(() => db.close())
+
+const BY = { at: at(DAY), actor: 'ann' }
+const ADDRESSES = ['192.0.2.0/24']
+
+test('what changes nothing is no news: no revision, no audit entry', async () => {
+  const { credentialId, keyId } = await makeCredential(db)
+  const change = { ...BY, credentialId, scopes: ['read:prices'], allow: { addresses: null, methods: null } }
+  expect(await changePermissions(db, change)).toEqual({ credentialId, scopes: ['read:prices'], changed: [] })
+  expect((await keyOf(db, keyId)).revision).toBe(1)
+  expect((await listAudit(db, { subject: credentialId, limit: 10 })).map(({ action }) => action)).toEqual(['credential.created'])
+})
+
+test('each list stays, goes or is replaced by itself; null for both takes the restriction away', async () => {
+  const { credentialId } = await makeCredential(db)
+  const allowed = async (allow: Parameters<typeof changePermissions>[1]['allow']) =>
+    (await changePermissions(db, { ...BY, credentialId, allow })).allow
+  expect(await allowed({ addresses: ADDRESSES, methods: ['GET'] })).toEqual({ addresses: ADDRESSES, methods: ['GET'] })
+  expect(await allowed({ methods: ['PUT'] })).toEqual({ addresses: ADDRESSES, methods: ['PUT'] })
+  expect(await allowed({ addresses: ['::1'] })).toEqual({ addresses: ['::1'], methods: ['PUT'] })
+  expect(await allowed(undefined)).toEqual({ addresses: ['::1'], methods: ['PUT'] })
+  expect(await allowed({ methods: null })).toEqual({ addresses: ['::1'] })
+  expect(await allowed({ addresses: null })).toBeUndefined()
+  await allowed({ addresses: ADDRESSES, methods: ['GET'] })
+  expect(await allowed(null)).toBeUndefined()
+  const entries = await listAudit(db, { subject: credentialId, limit: 20 })
+  expect(entries.at(-1)?.detail).toMatchObject({ allow: null, before: { allow: { addresses: ADDRESSES, methods: ['GET'] } } })
+})
+
+test('every key that is not destroyed gets it, a suspended one too, and keeps what was said of its end', async () => {
+  const { credentialId, keyId, newKeyId } = await monitored(db)
+  await db.tx(async (tx) => {
+    await appendAudit(tx, { ...BY, action: 'key.suspended', subject: newKeyId, revision: 2, detail: {} })
+    await tx.query(`update keys set state = 'suspended', event = 'keyturn.key.suspended', revision = 2 where key_id = $1`, [
+      newKeyId,
+    ])
+  })
+  const before = await Promise.all([keyOf(db, keyId), keyOf(db, newKeyId)])
+  expect(before.map(({ sunsetAt }) => sunsetAt)).toEqual([at(14 * DAY), undefined])
+  const { changed } = await changePermissions(db, { ...BY, credentialId, scopes: ['read:depth'], allow: { methods: ['GET'] } })
+  expect(changed).toEqual([keyId, newKeyId])
+  const after = await Promise.all([keyOf(db, keyId), keyOf(db, newKeyId)])
+  for (const [i, key] of after.entries()) {
+    const was = before[i]
+    expect(key).toMatchObject({ state: was?.state, revision: (was?.revision ?? 0) + 1, event: 'keyturn.key.updated' })
+    expect([key.sunsetAt, key.successor]).toEqual([was?.sunsetAt, was?.successor])
+    expect(toKeyRecord(key)).toMatchObject({ scopes: ['read:depth'], allow: { methods: ['GET'] } })
+  }
+  await expect(changePermissions(db, { ...BY, credentialId: 'crd_0000000000000000', scopes: [] })).rejects.toMatchObject({
+    code: 'unknown-credential',
+  })
+})
