@@ -6,7 +6,7 @@ import { confirmCount } from './confirmation.ts'
 import { type Context, command, outputOf, withApi } from './context.ts'
 import { Failure, ProblemFailure } from './failure.ts'
 import { hashTokens } from './import-hash.ts'
-import { type FileItem, Flaws, readFileRows } from './import-rows.ts'
+import { type FileItem, type Flaw, Flaws, readFileRows } from './import-rows.ts'
 
 interface ImportOptions {
   readonly dryRun?: boolean
@@ -36,6 +36,8 @@ interface Totals {
 
 /** Of JSON; a row more is still fewer than the API takes. */
 const BATCH_BYTES = 900_000
+/** So many batches are under way at once: while one is written, the gateways are told of another. */
+const AT_ONCE = 3
 
 export const importCommands = () =>
   command('import', 'import keys that were issued elsewhere, by the SHA-256 of their tokens')
@@ -156,21 +158,39 @@ async function sendAll(
   contract: Contract,
 ): Promise<Totals> {
   const totals: Totals = { imported: 0, there: 0, newClients: new Set(), published: true }
-  const refused = new Flaws()
+  const refused: Flaw[] = []
   const query = new URLSearchParams({ dryRun: String(dryRun), acceptWeak: String(acceptWeak === true) })
-  for await (const batch of batches(path, contract)) {
+  const send = async (batch: readonly Row[]): Promise<void> => {
     const lines = batch.map(({ key }) => JSON.stringify(key)).join('\n')
-    const answer = await api.postLines<ImportAnswer>(`/v1/imports?${query}`, lines).catch((error: unknown) => {
-      throw dryRun === true ? error : stopped(error, path, totals, batch)
-    })
+    const answer = await api.postLines<ImportAnswer>(`/v1/imports?${query}`, lines)
     totals.imported += answer.imported
     totals.there += answer.there
     totals.published &&= answer.published
     for (const name of answer.newClients) totals.newClients.add(name)
-    for (const { row, message } of answer.problems) refused.add({ line: batch[row - 1]?.line ?? 0, message })
+    for (const { row, message } of answer.problems) refused.push({ line: batch[row - 1]?.line ?? 0, message })
     if (dryRun === false && !output.json && process.stderr.isTTY) output.note(`${totals.imported} keys imported`)
   }
-  refused.refuse(path)
+  const underWay = new Set<Promise<void>>()
+  let failed: { readonly error: unknown; readonly batch: readonly Row[] } | undefined
+  try {
+    for await (const batch of batches(path, contract)) {
+      const sent = send(batch)
+        .catch((error: unknown) => {
+          failed ??= { error, batch }
+        })
+        .finally(() => underWay.delete(sent))
+      underWay.add(sent)
+      if (underWay.size >= AT_ONCE) await Promise.race(underWay)
+      if (failed !== undefined) break
+    }
+  } finally {
+    // What is under way is done or not: how many keys were imported is said when all is known.
+    await Promise.all(underWay)
+  }
+  if (failed !== undefined) throw dryRun === true ? failed.error : stopped(failed.error, path, totals, failed.batch)
+  const flaws = new Flaws()
+  for (const flaw of refused.sort((a, b) => a.line - b.line)) flaws.add(flaw)
+  flaws.refuse(path)
   return totals
 }
 
