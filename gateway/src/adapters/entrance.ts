@@ -42,11 +42,17 @@ export const infoOf = (request: IncomingMessage, described: Described): RequestI
 /** Takes out of the request what ends here, and puts in who calls. */
 export function rewriteFields(request: IncomingMessage, identity: Readonly<Record<string, string>>): void {
   const { headers, headersDistinct, rawHeaders } = request
-  for (const fields of [headers, headersDistinct])
-    for (const name of Object.keys(fields ?? {})) if (endsHere(name)) delete fields[name]
-  const kept = rawHeaders.filter((_, i) => !endsHere((rawHeaders[i - (i % 2)] ?? '').toLowerCase()))
-  rawHeaders.splice(0, rawHeaders.length, ...kept)
-  for (const [name, value] of Object.entries(identity)) {
+  for (const fields of [headers, headersDistinct]) for (const name in fields) if (endsHere(name)) delete fields[name]
+  let kept = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const [name = '', value = ''] = [rawHeaders[i], rawHeaders[i + 1]]
+    if (endsHere(name.toLowerCase())) continue
+    rawHeaders[kept++] = name
+    rawHeaders[kept++] = value
+  }
+  rawHeaders.length = kept
+  for (const name in identity) {
+    const value = identity[name] ?? ''
     headers[name] = value
     if (headersDistinct !== undefined) headersDistinct[name] = [value]
     rawHeaders.push(name, value)
