@@ -1,18 +1,21 @@
 /** Session tokens at a gateway: what is refused, whoever made it and however, and what holds while the control plane is away. */
-import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type KeyRecord, SESSION_ISSUER, SESSION_TYPE, sessionAudience } from '@keyturn/contract'
 import { createLog, createVerify, KeyCache, type Verify } from '@keyturn/gateway'
+import fc from 'fast-check'
 import { base64url, calculateJwkThumbprint, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
 import { SessionKeys } from '../../gateway/src/session-keys.ts'
 import { createSessionVerify } from '../../gateway/src/sessions.ts'
+import { runsOf } from '../support/runs.ts'
 import { issueKey, NOW, TestClock } from './support.ts'
 
 const S = Math.floor(NOW / 1_000)
 const clock = new TestClock()
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 interface Signer {
   readonly kid: string
@@ -29,10 +32,11 @@ async function newSigner(): Promise<Signer> {
 
 /** A control plane that publishes keys, or does not answer. */
 async function startControlPlane(...published: Signer[]) {
-  const plane = { keys: published.map(({ jwk }) => jwk) as unknown[], status: 200, asked: 0, url: '' }
+  const plane = { keys: published.map(({ jwk }) => jwk) as unknown[], status: 200, asked: 0, url: '', location: '' }
   const server = createServer((_, response) => {
     plane.asked += 1
-    response.writeHead(plane.status, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: plane.keys }))
+    const headers = { 'content-type': 'application/json', ...(plane.location === '' ? {} : { location: plane.location }) }
+    response.writeHead(plane.status, headers).end(JSON.stringify({ keys: plane.keys }))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -131,6 +135,8 @@ test('what the control plane did not sign for this key, this place and these sco
   const good = await make()
   const [header = '', payload = '', signature = ''] = good.split('.')
   const wider = base64url.encode(JSON.stringify(claimsOf({ scope: 'read:prices trade:orders' })))
+  const extended = { alg: 'EdDSA', typ: SESSION_TYPE, kid: signer.kid, crit: ['b64'], b64: true }
+  const critical = `${base64url.encode(JSON.stringify(extended))}.${payload}`
   const foreign = issueKey({ environment: 'dev' }).record
   cache.apply(foreign)
   const tokens = {
@@ -142,7 +148,7 @@ test('what the control plane did not sign for this key, this place and these sco
     'a key in its own header': await make({ by: other, header: { jwk: other.jwk } }),
     'another type': await make({ header: { typ: 'keyturn-fallback+jwt' } }),
     'no type': await make({ header: { typ: undefined } }),
-    'a critical extension': `${base64url.encode(JSON.stringify({ alg: 'EdDSA', typ: SESSION_TYPE, kid: signer.kid, crit: ['b64'], b64: true }))}.${payload}.${signature}`,
+    'a critical extension, rightly signed': `${critical}.${sign(null, Buffer.from(critical), signer.privateKey).toString('base64url')}`,
     'scopes widened': `${header}.${wider}.${signature}`,
     'no signature': `${header}.${payload}.AA`,
     'more scopes than its key': await make({ claims: { scope: 'read:prices withdraw:all' } }),
@@ -164,6 +170,32 @@ test('what the control plane did not sign for this key, this place and these sco
   expect(plane.asked, 'none of them had the keys fetched').toBe(1)
 })
 
+const { count, seed, text } = runsOf({ few: 2_000, many: 100_000 })
+
+test(`a token of which anything is altered is an answer, never an exception, and never accepted (${text})`, async () => {
+  const good = await make()
+  const other = await make({ claims: { jti: 'b' } })
+  const place = fc.nat(good.length - 1)
+  const altered = fc.oneof(
+    fc
+      .tuple(place, fc.string({ unit: 'binary', minLength: 1, maxLength: 3 }), fc.nat(3))
+      .map(([from, put, cut]) => good.slice(0, from) + put + good.slice(from + cut)),
+    // A digit of base64 in the place of another; the last one has bits that say nothing.
+    fc
+      .tuple(fc.oneof(place, fc.constant(good.length - 1)), fc.integer({ min: 1, max: 63 }))
+      .map(([at, by]) => good.slice(0, at) + BASE64URL[(BASE64URL.indexOf(good[at] ?? '') + by) % 64] + good.slice(at + 1)),
+    fc.tuple(place, place).map(([from, to]) => good.slice(0, from) + other.slice(to)),
+    fc.string({ unit: 'binary', maxLength: 9_000 }).map((part) => `${good}${part}`),
+    fc.array(fc.string({ unit: 'binary', maxLength: 40 }), { maxLength: 5 }).map((parts) => `eyJ${parts.join('.')}`),
+  )
+  const property = fc.property(altered, (token) => {
+    fc.pre(token !== good && token !== other)
+    return outcome(token) !== 'accepted'
+  })
+  fc.assert(property, { numRuns: count, seed })
+  expect(outcome(good)).toBe('accepted')
+})
+
 test('a token of an unknown key has the set fetched once: nobody can tell until it is there, and a flood changes nothing', async () => {
   const next = await newSigner()
   const token = await make({ by: next, header: { kid: next.kid } })
@@ -181,10 +213,25 @@ test('a token of an unknown key has the set fetched once: nobody can tell until 
   await keys.refresh()
   expect(outcome(forged)).toBe('unknown')
   expect(plane.asked).toBe(3)
+  // A clock that was set back is no reason to wait.
+  clock.now -= 1_000
+  expect(outcome(forged)).toBe('undecided')
+  await keys.refresh()
+  expect(plane.asked).toBe(4)
   // A key that is not published any more verifies nothing, not even a token that it has verified before.
   plane.keys = [signer.jwk]
   await keys.refresh()
   expect(outcome(token)).toBe('unknown')
+})
+
+test('the keys are the control plane’s own: it sends nobody elsewhere for them', async () => {
+  const stranger = await newSigner()
+  const elsewhere = await startControlPlane(stranger)
+  plane.status = 302
+  plane.location = elsewhere.url
+  expect(await keys.refresh()).toBe(false)
+  expect(elsewhere.asked).toBe(0)
+  expect(outcome(await make())).toBe('accepted')
 })
 
 test('while the control plane is away the known keys go on, and after five minutes not for fail-closed keys', async () => {
