@@ -5,6 +5,7 @@ import { type Admin, type Kafka, Partitioners } from 'kafkajs'
 import { createKafka } from '../activities/kafka.ts'
 import { createLog as createControlLog } from '../infra/log.ts'
 import { recordOf, tokenOf } from './keys.ts'
+import { settledMemory } from './memory.ts'
 import { median } from './statistics.ts'
 
 const CHUNK = 1_000
@@ -19,9 +20,11 @@ export interface LoadFigures {
   readonly discardMs: number
   /** Median over the rounds of the ratio in each. */
   readonly ratio: number
+  /** What the loaded keys take, on the heap and beside it: of the first load, before which there was nothing. */
+  readonly bytes: number
 }
 
-export async function measureLoad(brokers: readonly string[], { keys = 100_000, rounds = 5 } = {}): Promise<LoadFigures> {
+export async function measureLoad(brokers: readonly string[], { keys = 1_000_000, rounds = 3 } = {}): Promise<LoadFigures> {
   const kafka = createKafka(brokers, 'bench', createControlLog('bench', 'error'))
   const topics = topicNames(`bench-${randomBase62(6)}.`)
   const admin = kafka.admin()
@@ -29,10 +32,15 @@ export async function measureLoad(brokers: readonly string[], { keys = 100_000, 
   try {
     await publishKeys(kafka, admin, topics, keys)
     const ours: number[] = []
+    let bytes: number | undefined
     const peers: number[] = []
     for (let round = -1; round < rounds; round++) {
       const both = [
-        async () => ours.push(await load(brokers, topics, keys)),
+        async () => {
+          const loaded = await load(brokers, topics, keys)
+          ours.push(loaded.ms)
+          bytes ??= loaded.bytes
+        },
         async () => peers.push(await discard(kafka, topics.keys, keys)),
       ]
       for (const measure of round % 2 === 0 ? both : both.reverse()) await measure()
@@ -46,6 +54,7 @@ export async function measureLoad(brokers: readonly string[], { keys = 100_000, 
       readyMs: median(ours),
       discardMs: median(peers),
       ratio: median(ours.map((ms, i) => ms / (peers[i] ?? ms))),
+      bytes: bytes ?? 0,
     }
   } finally {
     await admin.deleteTopics({ topics: NEEDED.map((name) => topics[name]) }).catch(() => {})
@@ -72,7 +81,8 @@ async function publishKeys(kafka: Kafka, admin: Admin, topics: TopicNames, keys:
   await producer.disconnect()
 }
 
-async function load(brokers: readonly string[], topics: TopicNames, keys: number): Promise<number> {
+async function load(brokers: readonly string[], topics: TopicNames, keys: number): Promise<{ ms: number; bytes: number }> {
+  const before = await settledMemory()
   const gateway = createGateway({
     kafka: { brokers, topics },
     gatewayId: 'bench',
@@ -89,7 +99,7 @@ async function load(brokers: readonly string[], topics: TopicNames, keys: number
     await gateway.start()
     const ms = performance.now() - start
     if (gateway.cache.size !== keys) throw new Error(`the bench is wrong: ${gateway.cache.size} of ${keys} keys were loaded`)
-    return ms
+    return { ms, bytes: (await settledMemory()) - before }
   } finally {
     await gateway.stop()
   }

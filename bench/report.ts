@@ -128,18 +128,18 @@ export function replayReport({ nonces, rounds, us: each, bytes, overMap, overSet
   ].join('\n')
 }
 
-export function loadReport({ keys, rounds, readyMs, discardMs, ratio }: LoadFigures): string {
-  const per100k = (value: number): string => ms((value / keys) * 100_000)
+export function loadReport({ keys, rounds, readyMs, discardMs, ratio, bytes }: LoadFigures): string {
   return [
     table(
-      [`${count(keys)} keys from Kafka`, `for each 100,000, median of ${rounds} rounds`],
+      [`${count(keys)} keys from Kafka`, `median of ${rounds} rounds`],
       [
-        ['kafkajs, everything thrown away', per100k(discardMs)],
-        ['**a gateway, from `start()` to ready**', per100k(readyMs)],
+        ['kafkajs, everything thrown away', ms(discardMs)],
+        ['**a gateway, from `start()` to ready**', ms(readyMs)],
       ],
     ),
     '',
-    `- gateway / discarding: **${times(ratio)}**`,
+    `- gateway / discarding, median over the rounds: **${times(ratio)}**`,
+    `- memory: ${Math.round(bytes / keys)} bytes for each key, ${Math.round(bytes / 1e6)} MB for all`,
   ].join('\n')
 }
 
