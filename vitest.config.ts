@@ -23,20 +23,27 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+/** They start no worker of Temporal in their own process; so they can share one, and load what they import once. */
+const SHARING = ['contract', 'planning', 'registry', 'gateway'].map((room) => `test/${room}/**/*.test.ts`)
+
+const shared = {
+  pool: 'forks',
+  // As many as a small machine has cores: most tests start processes of their own beside them.
+  maxWorkers: 2,
+  // On a busy machine everything takes ten times as long, and comes all the same.
+  hookTimeout: 180_000,
+  testTimeout: 300_000,
+} as const
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
-    pool: 'forks',
-    // As many as a small machine has cores: most tests start processes of their own beside them.
-    maxWorkers: 2,
-    // Temporal's library alone takes seconds to load: once for each worker, and not for each of more than a hundred files.
-    isolate: false,
     sequence: { sequencer: LongestFirst },
-    // On a busy machine everything takes ten times as long, and comes all the same.
-    hookTimeout: 180_000,
-    testTimeout: 300_000,
     teardownTimeout: 30_000,
     reporters: ['default', ['json', { outputFile: '.keyturn/test-report.json' }]],
+    projects: [
+      { test: { ...shared, name: 'own', include: ['test/**/*.test.ts'], exclude: SHARING } },
+      { test: { ...shared, name: 'sharing', include: SHARING, isolate: false } },
+    ],
   },
 })
