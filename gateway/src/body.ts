@@ -23,18 +23,25 @@ export function announcesBody(headers: Readonly<Record<string, unknown>>): boole
   return chunked !== undefined || (length !== undefined && String(length) !== '0')
 }
 
-/**
- * The body of one of Node's requests. It is put back into the stream before the stream ends, so that the next reader finds it untouched.
- * @param onRead before it is waited for: a client that asked whether to send it must be told to
- */
-export const bodyOf = (request: IncomingMessage, onRead: () => void = () => undefined): RequestBody => ({
-  read: (limits) => {
-    const length = request.headers['content-length']
-    if (length !== undefined && Number(length) > limits.most) return Promise.resolve('too-large')
-    onRead()
-    return peek(request, length === undefined ? undefined : Number(length), limits)
-  },
-})
+/** The body of one of Node's requests. It is put back into the stream before the stream ends, so that the next reader finds it untouched. */
+export class StreamedBody implements RequestBody {
+  readonly #request: IncomingMessage
+  readonly #onRead: (() => void) | undefined
+
+  /** @param onRead before it is waited for: a client that asked whether to send it must be told to */
+  constructor(request: IncomingMessage, onRead?: () => void) {
+    this.#request = request
+    this.#onRead = onRead
+  }
+
+  read(limits: BodyLimits): Promise<Buffer | BodyFlaw> {
+    const told = this.#request.headers['content-length']
+    const length = told === undefined ? undefined : Number(told)
+    if (length !== undefined && length > limits.most) return Promise.resolve('too-large')
+    this.#onRead?.()
+    return peek(this.#request, length, limits)
+  }
+}
 
 function peek(request: IncomingMessage, length: number | undefined, { most, withinMs }: BodyLimits): Promise<Buffer | BodyFlaw> {
   return new Promise((resolve) => {

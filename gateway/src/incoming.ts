@@ -1,7 +1,7 @@
 /** A request as it arrived, and the answer that is not the API's. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { PROBLEM_MEDIA_TYPE, type ProblemDocument, problem } from '@keyturn/contract'
-import { bodyOf } from './body.ts'
+import { StreamedBody } from './body.ts'
 import { callerAddress } from './forwarding.ts'
 import type { RequestInfo } from './request-info.ts'
 
@@ -52,7 +52,7 @@ export function describeRequest(
     method: request.method,
     url: path,
     ...originOf(request, trustedProxies),
-    body: bodyOf(request, onRead),
+    body: new StreamedBody(request, onRead),
   }
 }
 

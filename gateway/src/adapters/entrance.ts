@@ -1,7 +1,7 @@
 /** What the adapters for Node's own requests have in common: the decision, and what follows from it for request and response. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Refused } from '../authenticate.ts'
-import { bodyOf } from '../body.ts'
+import type { Accepted, Refused } from '../authenticate.ts'
+import { StreamedBody } from '../body.ts'
 import { decide } from '../decide.ts'
 import { endsHere, isEventStream } from '../forwarding.ts'
 import type { Gateway } from '../gateway.ts'
@@ -36,7 +36,7 @@ export const infoOf = (request: IncomingMessage, described: Described): RequestI
   headers: request.headersDistinct ?? request.headers,
   method: request.method,
   ...described,
-  body: bodyOf(request),
+  body: new StreamedBody(request),
 })
 
 /** Takes out of the request what ends here, and puts in who calls. */
@@ -59,51 +59,82 @@ export function rewriteFields(request: IncomingMessage, identity: Readonly<Recor
   }
 }
 
+/** A request that has been let in, and what becomes of its answer. */
+interface Entry {
+  readonly key: KeyEntry
+  readonly info: RequestInfo
+  readonly scopes: readonly string[]
+  readonly gateway: AdapterOptions['gateway']
+  readonly responseHeaders: Accepted['responseHeaders']
+  readonly writeHead: ServerResponse['writeHead']
+  /** It was we who refused it after all: a route may ask for more than the whole app. */
+  refused: boolean
+}
+const ENTRY = Symbol('keyturn')
+type Entering<T> = T & { [ENTRY]?: Entry }
+
 /** The moment before the head of the answer is sent: the notice goes with it, and refusals of the API behind are counted. */
-function beforeHead(response: ServerResponse, seen: (status: number) => void): void {
-  const { writeHead } = response
-  response.writeHead = function (this: ServerResponse, ...given: Parameters<typeof writeHead>) {
-    response.writeHead = writeHead
-    const fields = given.find((each) => typeof each === 'object') as Record<string, string> | undefined
-    if (fields !== undefined && !Array.isArray(fields))
-      for (const [name, value] of Object.entries(fields))
-        if (name.toLowerCase() === 'content-type') response.setHeader(name, value)
-    seen(given[0])
-    return writeHead.apply(response, given)
-  } as typeof writeHead
+function writeHead(this: Entering<ServerResponse>, ...given: Parameters<ServerResponse['writeHead']>): ServerResponse {
+  const entry = this[ENTRY]
+  if (entry === undefined) throw new Error('this response has not been entered')
+  const { gateway, key, info, scopes, responseHeaders } = entry
+  this.writeHead = entry.writeHead
+  const [status] = given
+  for (const name in responseHeaders) this.setHeader(name, responseHeaders[name] ?? '')
+  if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
+  if (isEventStream(contentTypeOf(given) ?? this.getHeader('content-type'))) {
+    const stop = gateway.follow(info, key.keyId, () => this.destroy(), scopes)
+    this.once('close', stop)
+  }
+  return entry.writeHead.apply(this, given)
 }
 
-/** Requests that are in already, and whether it was we who refused them after all: a route may ask for more than the whole app. */
-const inside = new WeakMap<IncomingMessage, { readonly key: KeyEntry; refused: boolean }>()
+/** What `writeHead` is given beside the status: fields by name, or none that we look at. */
+function contentTypeOf(given: readonly unknown[]): unknown {
+  const fields = given.at(-1)
+  if (typeof fields !== 'object' || fields === null || Array.isArray(fields)) return undefined
+  for (const name in fields)
+    if (name.length === CONTENT_TYPE.length && name.toLowerCase() === CONTENT_TYPE) return fields[name as keyof typeof fields]
+  return undefined
+}
+const CONTENT_TYPE = 'content-type'
 
-/** @param info of the request; it is read before the request is changed */
-export async function enter(
+/**
+ * What shows a token is decided on at once.
+ * @param info of the request; it is read before the request is changed
+ */
+export function enter(
   { gateway }: AdapterOptions,
   scopes: readonly string[],
   info: RequestInfo,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<Entered> {
-  const before = inside.get(request)
+  request: Entering<IncomingMessage>,
+  response: Entering<ServerResponse>,
+): Entered | Promise<Entered> {
+  const before = request[ENTRY]
   if (before !== undefined) {
     const problem = forbids(before.key, info, scopes)
     before.refused = problem !== undefined
     return problem === undefined ? { accepted: true, caller: before.key } : { accepted: false, problem, responseHeaders: {} }
   }
-  const answer = await decide(gateway, info, scopes)
-  if (!answer.accepted) return answer
-  const { key, responseHeaders } = answer
-  const entry = { key, refused: false }
-  inside.set(request, entry)
-  rewriteFields(request, answer.identity)
-  beforeHead(response, (status) => {
-    for (const [name, value] of Object.entries(responseHeaders)) response.setHeader(name, value)
-    if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
-    if (isEventStream(response.getHeader('content-type'))) {
-      const stop = gateway.follow(info, key.keyId, () => response.destroy(), scopes)
-      response.once('close', stop)
-    }
-  })
+  const answer = decide(gateway, info, scopes)
+  if (answer instanceof Promise)
+    return answer.then((decided) => (decided.accepted ? letIn(gateway, scopes, info, decided, request, response) : decided))
+  return answer.accepted ? letIn(gateway, scopes, info, answer, request, response) : answer
+}
+
+function letIn(
+  gateway: AdapterOptions['gateway'],
+  scopes: readonly string[],
+  info: RequestInfo,
+  { key, identity, responseHeaders }: Accepted,
+  request: Entering<IncomingMessage>,
+  response: Entering<ServerResponse>,
+): Entered {
+  const entry: Entry = { key, info, scopes, gateway, responseHeaders, writeHead: response.writeHead, refused: false }
+  request[ENTRY] = entry
+  response[ENTRY] = entry
+  rewriteFields(request, identity)
+  response.writeHead = writeHead as ServerResponse['writeHead']
   return { accepted: true, caller: key }
 }
 

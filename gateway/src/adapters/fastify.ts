@@ -3,9 +3,9 @@
  * its `config`: `{ keyturn: { scopes: ['orders:write'] } }`, or `{ keyturn: false }` when it is open to all. `request.keyturn`
  * is who calls. Addresses are Fastify's `request.ip`: set its `trustProxy` when there is a proxy before it.
  */
-import type { FastifyPluginCallback, FastifyRequest } from 'fastify'
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import { checkScopes } from '../permissions.ts'
-import { type AdapterOptions, type Caller, enter, infoOf, refusal, rewriteFields, scopesOf } from './entrance.ts'
+import { type AdapterOptions, type Caller, type Entered, enter, infoOf, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -23,30 +23,34 @@ const plugin: FastifyPluginCallback<AdapterOptions> = (app, options, done) => {
   app.addHook('onRoute', ({ config }) => {
     if (config?.keyturn) checkScopes(config.keyturn.scopes)
   })
-  app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+  app.addHook('onRequest', (request: FastifyRequest, reply, next) => {
     const { keyturn } = request.routeOptions.config
-    if (keyturn === false) return rewriteFields(request.raw, {})
-    const entered = await enter(
-      options,
-      keyturn?.scopes ?? byDefault,
-      infoOf(request.raw, {
-        address: request.ip,
-        scheme: request.protocol,
-        authority: request.host,
-        url: request.originalUrl,
-      }),
-      request.raw,
-      reply.raw,
-    )
-    if (entered.accepted) {
-      request.keyturn = entered.caller
-      return
+    if (keyturn === false) {
+      rewriteFields(request.raw, {})
+      return next()
     }
-    const { headers, body } = refusal(entered)
-    // As bytes: to text, Fastify would add a charset that JSON does not have.
-    return reply.code(entered.problem.status).headers(headers).send(Buffer.from(body))
+    const info = infoOf(request.raw, {
+      address: request.ip,
+      scheme: request.protocol,
+      authority: request.host,
+      url: request.originalUrl,
+    })
+    const entered = enter(options, keyturn?.scopes ?? byDefault, info, request.raw, reply.raw)
+    if (entered instanceof Promise) entered.then((settled) => settle(settled, request, reply, next), next)
+    else settle(entered, request, reply, next)
   })
   done()
+}
+
+function settle(entered: Entered, request: FastifyRequest, reply: FastifyReply, next: () => void): void {
+  if (entered.accepted) {
+    request.keyturn = entered.caller
+    next()
+  } else {
+    const { headers, body } = refusal(entered)
+    // As bytes: to text, Fastify would add a charset that JSON does not have.
+    reply.code(entered.problem.status).headers(headers).send(Buffer.from(body))
+  }
 }
 
 /** Not encapsulated, as `fastify-plugin` would do it: its hook is for the routes of whoever registers it. */
