@@ -11,7 +11,7 @@ interface Given {
   readonly since?: string
   readonly staged?: true
   readonly skipBinary?: true
-  readonly ignoreFile: string | boolean
+  readonly ignoreFile?: string | boolean
   readonly sarif?: string
   readonly json?: true
 }
@@ -76,7 +76,8 @@ async function scan(paths: string[], _options: object, self: Command): Promise<v
       of: given.staged ? 'staged' : history ? 'history' : 'files',
       skipBinary: given.skipBinary === true,
       range: { revisions: given.range, since: given.since === undefined ? undefined : await timeOf(given.since) },
-      ignoreFile: given.ignoreFile,
+      // Where both an option and its `no-` are declared, there is no default.
+      ignoreFile: given.ignoreFile ?? true,
       sarif: given.sarif,
     },
     outputOf(self),
