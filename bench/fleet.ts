@@ -32,7 +32,7 @@ export interface FleetFigures {
   readonly ratio: number
 }
 
-export async function measureFleet(house: BenchHouse, { keys = 10_000, rounds = 3 } = {}): Promise<FleetFigures> {
+export async function measureFleet(house: BenchHouse, { keys = 10_000, rounds = 7 } = {}): Promise<FleetFigures> {
   const taken: { refused: number; answered: number; update: number; messages: number }[] = []
   for (let round = 0; round < rounds; round++) {
     const peers = async () => ({ update: await update(house, keys), messages: await messages(house, keys) })
