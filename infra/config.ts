@@ -9,11 +9,11 @@ import {
   DEFAULT_BRAND,
   DURATION_PATTERN,
   isScope,
+  KEK_SOURCES,
   othersCanRead,
   parseDuration,
   parseKeks,
   type TopicNames,
-  TRANSIT_PATTERN,
   topicNames,
 } from '@keyturn/contract'
 import Type from 'typebox'
@@ -48,16 +48,7 @@ export const VARIABLES = Type.Object({
         'key-encryption key: 32 random bytes in base64; two with a comma while one is being replaced, the one that seals first',
     }),
   ),
-  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it, which only its owner can read' })),
-  KEYTURN_KEK_TRANSIT: Type.Optional(
-    Type.String({
-      pattern: TRANSIT_PATTERN,
-      description:
-        'a key of a transit engine of Vault or OpenBao, as https://host:8200/transit/name: keys in KEYTURN_KEK that it has wrapped (vault:v1:…) are unwrapped at the start',
-    }),
-  ),
-  KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
-  KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  ...KEK_SOURCES,
   KEYTURN_OPERATOR_TOKEN: Type.Optional(Type.String({ description: "the operators' bearer token, 16 characters or more" })),
   KEYTURN_OPERATOR_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
   KEYTURN_REPORTER_TOKEN: Type.Optional(

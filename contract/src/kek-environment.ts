@@ -1,11 +1,27 @@
 /** Key-encryption keys that a transit engine has wrapped are unwrapped once, at the start of a process: they are in memory alone then. */
+
 import { readFileSync, statSync } from 'node:fs'
+import Type from 'typebox'
 import { DURATION_PATTERN, parseDuration } from './duration.ts'
 import { isWrappedKek, splitKeks, TRANSIT_PATTERN, TransitError, unwrapKek } from './kek.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
 const PAUSE_MS = 500
+/** The variables beside KEYTURN_KEK that say where key-encryption keys come from; whoever holds some reads them alike. */
+export const KEK_SOURCES = {
+  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it, which only its owner can read' })),
+  KEYTURN_KEK_TRANSIT: Type.Optional(
+    Type.String({
+      pattern: TRANSIT_PATTERN,
+      description:
+        'a key of a transit engine of Vault or OpenBao, as https://host:8200/transit/name: keys in KEYTURN_KEK that it has wrapped (vault:v1:…) are unwrapped at the start',
+    }),
+  ),
+  KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
+  KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+}
+
 const TRANSIT = new RegExp(TRANSIT_PATTERN)
 const DURATION = new RegExp(DURATION_PATTERN)
 

@@ -8,11 +8,11 @@ import {
   type Environment,
   GATEWAY_ID_PATTERN,
   isScope,
+  KEK_SOURCES,
   othersCanRead,
   parseDuration,
   parseKeks,
   type TopicNames,
-  TRANSIT_PATTERN,
   topicNames,
 } from '@keyturn/contract'
 import Type from 'typebox'
@@ -130,16 +130,7 @@ export const VARIABLES = Type.Object({
         'what the signing keys of HMAC keys are opened with, as in the control plane: 32 bytes in base64; two with a comma while one is being replaced',
     }),
   ),
-  KEYTURN_KEK_FILE: Type.Optional(Type.String({ description: 'a file that holds it, which only its owner can read' })),
-  KEYTURN_KEK_TRANSIT: Type.Optional(
-    Type.String({
-      pattern: TRANSIT_PATTERN,
-      description:
-        'a key of a transit engine of Vault or OpenBao, as https://host:8200/transit/name: keys in KEYTURN_KEK that it has wrapped (vault:v1:…) are unwrapped at the start',
-    }),
-  ),
-  KEYTURN_KEK_TRANSIT_TOKEN: Type.Optional(Type.String({ description: 'a token that may decrypt with that key' })),
-  KEYTURN_KEK_TRANSIT_TOKEN_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  ...KEK_SOURCES,
   KEYTURN_STARTUP_WAIT: duration('how long to wait at the start for a transit engine that is not there yet', '60s'),
   KEYTURN_GATEWAY_PUBLIC_URL: Type.String({
     pattern: LIST,

@@ -56,9 +56,6 @@ export function describeRequest(
   }
 }
 
-export const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers['transfer-encoding'] !== undefined || (headers['content-length'] !== undefined && headers['content-length'] !== '0')
-
 /** The path of a request target, always with a slash first. A target in absolute form keeps its path alone. */
 export function pathOf(target: string | undefined): string | undefined {
   if (target?.startsWith('/')) return target

@@ -5,9 +5,10 @@ import { pipeline } from 'node:stream/promises'
 import { problem } from '@keyturn/contract'
 import { type Dispatcher, Pool } from 'undici'
 import type { Accepted } from './authenticate.ts'
+import { announcesBody } from './body.ts'
 import { decide } from './decide.ts'
 import { isEventStream, requestFields, responseFields } from './forwarding.ts'
-import { describeRequest, errorCode, hasBody, NO_PATH, pathOf, sendProblem } from './incoming.ts'
+import { describeRequest, errorCode, NO_PATH, pathOf, sendProblem } from './incoming.ts'
 import { createThrottle } from './log.ts'
 import { checkScopes } from './permissions.ts'
 import type { RequestInfo } from './request-info.ts'
@@ -67,7 +68,7 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
         method: (request.method ?? 'GET') as Dispatcher.HttpMethod,
         path: basePath + path,
         headers: requestFields(request, accepted.identity, trustedProxies > 0),
-        body: hasBody(request) ? request : null,
+        body: announcesBody(request.headers) ? request : null,
         signal: aborted.signal,
       })
     } catch (error) {

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type RequestListener, type Server, 
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { problem } from '@keyturn/contract'
+import { announcesBody } from './body.ts'
 import type { Gateway } from './gateway.ts'
 import { sendProblem } from './incoming.ts'
 import type { Log } from './log.ts'
@@ -80,9 +81,8 @@ function answerPlainly(request: IncomingMessage, socket: Socket, listener: Reque
   response.assignSocket(socket)
   socket.on('error', () => socket.destroy())
   response.on('finish', () => socket.end())
-  const { 'transfer-encoding': chunked, 'content-length': length = '0' } = request.headers
   // Its body will not come: Node has stopped reading HTTP there.
-  if (chunked !== undefined || length !== '0') {
+  if (announcesBody(request.headers)) {
     sendProblem(response, problem('invalid-request', 'Send a request with a body without the Upgrade field'), {})
   } else listener(request, response)
 }

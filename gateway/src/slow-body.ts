@@ -1,14 +1,15 @@
 /** A client that sends its body byte by byte only holds a connection: a body has a least rate. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { problem } from '@keyturn/contract'
-import { hasBody, sendProblem } from './incoming.ts'
+import { announcesBody } from './body.ts'
+import { sendProblem } from './incoming.ts'
 
 /** Bytes a second, over each of the times that are looked at. */
 const LEAST_RATE = 100
 
 /** @param patienceMs so often the body is looked at; so long what is left of one takes at most whose request is answered already */
 export function watchBody(request: IncomingMessage, response: ServerResponse, patienceMs: number): void {
-  if (!hasBody(request)) return
+  if (!announcesBody(request.headers)) return
   const { socket } = request
   const least = (LEAST_RATE * patienceMs) / 1_000
   let read = socket.bytesRead

@@ -50,6 +50,13 @@ async function use(keyId: KeyId): Promise<void> {
   await house.settleUsage()
 }
 
+async function endsWhenResumed(rotation: StartedRotation): Promise<void> {
+  await house.order(rotation, 'resume')
+  await house.reached(rotation.rotationId, 'deactivating')
+  await house.pass(2 * HOUR)
+  expect(await rotation.handle.result()).toBe('completed')
+}
+
 const cacheEqualsRegistry = () =>
   eventually(
     async () =>
@@ -90,10 +97,7 @@ describe('G1: while the new key is not enrolled, the old one stays', () => {
     )
     expect(await house.keyState(rotation.keyId)).toBe('active')
     await enrol(rotation)
-    await house.order(rotation, 'resume')
-    await house.reached(rotation.rotationId, 'deactivating')
-    await house.pass(2 * HOUR)
-    expect(await rotation.handle.result()).toBe('completed')
+    await endsWhenResumed(rotation)
   })
 
   test("G1: holds for failure when a person's word comes past the API, and says what is missing", async () => {
@@ -106,10 +110,7 @@ describe('G1: while the new key is not enrolled, the old one stays', () => {
     ])
     expect(await house.keyState(rotation.keyId)).toBe('active')
     await enrol(rotation)
-    await house.order(rotation, 'resume')
-    await house.reached(rotation.rotationId, 'deactivating')
-    await house.pass(2 * HOUR)
-    expect(await rotation.handle.result()).toBe('completed')
+    await endsWhenResumed(rotation)
   })
 
   test('rolls back', async () => {
