@@ -12,12 +12,12 @@ const WINDOWS = { overlap: '2m', quietPeriod: '3s', regretWindow: '3s' } as cons
 const LOOK_AGAIN_MS = 250
 /** A rotation that has not ended by then waits for a person. */
 const LONGEST_MS = 5 * 60_000
-/** Whoever has used the old key this recently is waited for. */
+/** Whoever has used the old key this shortly before the last use of any that is known is waited for: what is known comes late on a busy machine. */
 const RECENT_MS = 3_000
 
 type RotationView = Pick<DemoReport, 'timeline' | 'receipts'> & {
   readonly stage: RotationStage
-  readonly evidence: { readonly stragglers: readonly { userAgent: string; lastAt: string }[] }
+  readonly evidence: { readonly newKeyLastUsedAt?: string; readonly stragglers: readonly { userAgent: string; lastAt: string }[] }
 }
 
 export async function rotateUnderTraffic(
@@ -96,7 +96,9 @@ async function follow(read: () => Promise<RotationView>, say: (line: string) => 
     for (const { stage, reason } of rotation.timeline.slice(shown)) say(`  ${stage}${reason === undefined ? '' : `: ${reason}`}`)
     shown = rotation.timeline.length
     if (isTerminal(rotation.stage) || Date.now() > giveUp) return rotation
-    const recent = rotation.evidence.stragglers.filter(({ lastAt }) => Date.now() - Date.parse(lastAt) < RECENT_MS)
+    const { newKeyLastUsedAt, stragglers } = rotation.evidence
+    const latest = Math.max(...[newKeyLastUsedAt, stragglers[0]?.lastAt].map((at) => Date.parse(at ?? '') || 0))
+    const recent = stragglers.filter(({ lastAt }) => latest - Date.parse(lastAt) < RECENT_MS)
     const names = [...new Set(recent.map(({ userAgent }) => userAgent))].sort().join(', ')
     if (rotation.stage === 'monitoring' && names !== waitedFor && names !== '') say(`    still uses the old key: ${names}`)
     waitedFor = names
