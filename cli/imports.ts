@@ -1,4 +1,4 @@
-/** Importing keys that were issued elsewhere: the whole file is looked at first, here and by the API; then the count has to be typed. */
+/** Importing keys that were issued elsewhere: the whole file is looked at first, here and by the API alike; then the count has to be typed. */
 import { stat } from 'node:fs/promises'
 import type { ImportedKey } from '@keyturn/contract/imported-key'
 import { Option } from 'commander'
@@ -28,6 +28,7 @@ interface Row {
 }
 
 interface Totals {
+  rows: number
   imported: number
   there: number
   readonly newClients: Set<string>
@@ -59,9 +60,9 @@ async function importFile(context: Context, path: string, options: ImportOptions
   const { output } = context
   const contract = await import('@keyturn/contract/imported-key')
   const before = await signature(path)
-  const rows = await examine(path, options, contract)
+  const found = await sendAll(context, path, examined(path, options, contract), { ...options, dryRun: true })
+  const { rows } = found
   if (rows === 0) throw new Failure(`${path} holds no keys`, 'Nothing was done.')
-  const found = await sendAll(context, path, { ...options, dryRun: true }, contract)
   const seen = { rows, imported: found.imported, there: found.there, newClients: found.newClients.size }
   const text = previewText(path, seen)
   if (options.dryRun === true) return output.result({ dryRun: true, ...seen }, () => `${text}\nNothing was done.`)
@@ -70,7 +71,8 @@ async function importFile(context: Context, path: string, options: ImportOptions
     await confirmCount(found.imported, 'keys to import them', options.yes)
   }
   if ((await signature(path)) !== before) throw new Failure(`${path} has changed meanwhile`, 'Nothing was done. Run this again.')
-  const done = found.imported > 0 ? await sendAll(context, path, { ...options, dryRun: false }, contract) : found
+  const again = () => sendAll(context, path, unchanged(path, contract), { ...options, dryRun: false })
+  const done = found.imported > 0 ? await again() : found
   const result = { rows, imported: done.imported, there: done.there, newClients: done.newClients.size }
   output.result(result, () => `${plural(done.imported, 'key')} imported, ${done.there} there already`)
   if (!done.published) output.note('The gateways have not been told of all of them yet; that follows by itself.')
@@ -84,11 +86,10 @@ const signature = async (path: string): Promise<string> => {
 }
 
 /**
- * Looks at every line before anything is sent.
- * @returns how many keys there are
- * @throws UsageFailure with the lines that can not be imported
+ * Looks at every line. Behind the first flaw no row comes any more.
+ * @throws UsageFailure at the end, with the lines that can not be imported
  */
-async function examine(path: string, { acceptWeak }: ImportOptions, contract: Contract): Promise<number> {
+async function* examined(path: string, { acceptWeak }: ImportOptions, contract: Contract): AsyncGenerator<Row> {
   const flaws = new Flaws()
   const now = Date.now()
   const digests = new Map<string, number>()
@@ -110,15 +111,26 @@ async function examine(path: string, { acceptWeak }: ImportOptions, contract: Co
       flaws.add(row)
       // The same would be wrong with each row.
       if (item.kind === 'header') break
-    } else {
-      const weak = acceptWeak === true ? undefined : contract.weaknessOf(row.key)
-      const message =
-        flawOf(row.line, row.key) ?? (weak === undefined ? undefined : `${weak}; --accept-weak imports it all the same`)
-      if (message !== undefined) flaws.add({ line: row.line, message })
+      continue
     }
+    const weak = acceptWeak === true ? undefined : contract.weaknessOf(row.key)
+    const message =
+      flawOf(row.line, row.key) ?? (weak === undefined ? undefined : `${weak}; --accept-weak imports it all the same`)
+    if (message !== undefined) flaws.add({ line: row.line, message })
+    else if (flaws.count === 0) yield row
   }
   flaws.refuse(path)
-  return digests.size
+}
+
+/** The rows of a file that has been examined. */
+async function* unchanged(path: string, contract: Contract): AsyncGenerator<Row> {
+  const now = Date.now()
+  for await (const item of readFileRows(path)) {
+    const row = rowOf(item, now, contract)
+    if (row === undefined) continue
+    if ('message' in row) throw new Failure(`${path} has changed meanwhile`, 'Run this again.')
+    yield row
+  }
 }
 
 function rowOf(item: FileItem, now: number, contract: Contract): Row | { line: number; message: string } | undefined {
@@ -154,10 +166,10 @@ function headerFlaw(names: readonly string[], { IMPORT_FIELDS, REQUIRED_IMPORT_F
 async function sendAll(
   { api, output }: Context,
   path: string,
+  rows: AsyncIterable<Row>,
   { acceptWeak, dryRun }: ImportOptions,
-  contract: Contract,
 ): Promise<Totals> {
-  const totals: Totals = { imported: 0, there: 0, newClients: new Set(), published: true }
+  const totals: Totals = { rows: 0, imported: 0, there: 0, newClients: new Set(), published: true }
   const refused: Flaw[] = []
   const query = new URLSearchParams({ dryRun: String(dryRun), acceptWeak: String(acceptWeak === true) })
   const send = async (batch: readonly Row[]): Promise<void> => {
@@ -173,7 +185,8 @@ async function sendAll(
   const underWay = new Set<Promise<void>>()
   let failed: { readonly error: unknown; readonly batch: readonly Row[] } | undefined
   try {
-    for await (const batch of batches(path, contract)) {
+    for await (const batch of batches(rows)) {
+      totals.rows += batch.length
       const sent = send(batch)
         .catch((error: unknown) => {
           failed ??= { error, batch }
@@ -194,17 +207,14 @@ async function sendAll(
   return totals
 }
 
-async function* batches(path: string, contract: Contract): AsyncGenerator<readonly Row[]> {
+async function* batches(rows: AsyncIterable<Row>): AsyncGenerator<readonly Row[]> {
+  const { MOST_IMPORTED_AT_ONCE } = await import('@keyturn/contract/imported-key')
   let batch: Row[] = []
   let bytes = 0
-  const now = Date.now()
-  for await (const item of readFileRows(path)) {
-    const row = rowOf(item, now, contract)
-    if (row === undefined) continue
-    if ('message' in row) throw new Failure(`${path} has changed meanwhile`, 'Run this again.')
+  for await (const row of rows) {
     batch.push(row)
     bytes += Buffer.byteLength(JSON.stringify(row.key))
-    if (batch.length < contract.MOST_IMPORTED_AT_ONCE && bytes < BATCH_BYTES) continue
+    if (batch.length < MOST_IMPORTED_AT_ONCE && bytes < BATCH_BYTES) continue
     yield batch
     batch = []
     bytes = 0
