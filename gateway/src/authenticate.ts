@@ -53,11 +53,12 @@ type Shown = { readonly token: string } | 'missing' | 'ambiguous'
 function stripped(value: string): string {
   let from = 0
   let to = value.length
-  const blank = (at: number): boolean => value[at] === ' ' || value[at] === '\t'
-  while (from < to && blank(from)) from += 1
-  while (from < to && blank(to - 1)) to -= 1
+  while (from < to && isBlank(value.charCodeAt(from))) from += 1
+  while (from < to && isBlank(value.charCodeAt(to - 1))) to -= 1
   return value.slice(from, to)
 }
+const [SPACE, TAB] = [0x20, 0x09]
+const isBlank = (code: number): boolean => code === SPACE || code === TAB
 
 function values(field: string | readonly string[] | undefined): readonly string[] {
   if (field === undefined) return []

@@ -26,12 +26,15 @@ const named = (connection: string | undefined): Set<string> =>
 /** `Keyturn_Client` is the same as `Keyturn-Client` to a program that reads header fields from CGI variables. */
 const isOurs = (name: string): boolean => name.replaceAll('_', '-').startsWith('keyturn-')
 const KEYS = new Set(['authorization', 'x-api-key'])
-/** What a handler in our own process must not see of a request: the key, and what the caller says of who it is. In lower case. */
-export function endsHere(name: string): boolean {
+/** What a handler in our own process must not see of a request: the key, and what the caller says of who it is. In any case. */
+export function endsHere(field: string): boolean {
   // Asked of every field of every request; most begin with another letter.
-  const first = name.charCodeAt(0)
-  return (first === LETTER_A || first === LETTER_K || first === LETTER_X) && (isOurs(name) || KEYS.has(name.replaceAll('_', '-')))
+  const first = field.charCodeAt(0) | LOWER_CASE
+  if (first !== LETTER_A && first !== LETTER_K && first !== LETTER_X) return false
+  const name = field.toLowerCase()
+  return isOurs(name) || KEYS.has(name.replaceAll('_', '-'))
 }
+const LOWER_CASE = 0x20
 const [LETTER_A, LETTER_K, LETTER_X] = [97, 107, 120]
 const isSecret = (name: string): boolean => KEPT_HERE.has(name.replaceAll('_', '-'))
 
