@@ -3,6 +3,7 @@ const ROOMS = [
   'contract',
   'planning',
   'gateway',
+  'client',
   'registry',
   'activities',
   'workflows',
@@ -53,6 +54,7 @@ module.exports = {
     ...rule('contract/', 'the contract imports nothing of ours', []),
     ...rule('planning/', 'when things are due is arithmetic: it knows of no server', [CONTRACT]),
     ...rule('gateway/', 'who installs the gateway must not install the rest', [CONTRACT]),
+    ...rule('client/', 'who installs the client must not install the rest', [CONTRACT]),
     ...rule('registry/', 'the registry knows of no process', [CONTRACT, 'infra/config[.]ts$']),
     ...rule('activities/', 'activities do one thing to the world each; workers put them together', [
       CONTRACT,
@@ -78,6 +80,7 @@ module.exports = {
     ...rule('cli/', 'the command is a client of the API', [
       CONTRACT,
       'gateway/',
+      'client/',
       'infra/',
       'registry/',
       'activities/',
@@ -89,7 +92,7 @@ module.exports = {
       severity: 'error',
       from: { path: '^cli/' },
       to: {
-        path: '^(gateway|registry|activities|workers|infra)/|^contract/src/(index|events|key-record|leak-report|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
+        path: '^(gateway|client|registry|activities|workers|infra)/|^contract/src/(index|events|key-record|leak-report|policy|policy-check|reports|selector)[.]ts$|(^|/)node_modules/typebox/',
         dynamic: false,
         dependencyTypesNot: ['type-only'],
       },
@@ -107,6 +110,24 @@ module.exports = {
       to: { path: '^(test|bench)/' },
     },
 
+    {
+      name: 'client-loads-no-node-and-no-schemas',
+      comment: 'it runs in browsers: what it takes of the contract needs neither Node nor typebox',
+      severity: 'error',
+      from: { path: '^client/' },
+      to: {
+        path: '^contract/',
+        pathNot: '^contract/src/(environment|headers|ids|key-kind|problem)[.]ts$',
+        dependencyTypesNot: ['type-only'],
+      },
+    },
+    {
+      name: 'client-has-no-node',
+      comment: 'what needs Node stands behind an entry of its own',
+      severity: 'error',
+      from: { path: '^client/src/', pathNot: '^client/src/(node|aws|vault|kubernetes|agent)[.]ts$|^client/src/(stores|agent)/' },
+      to: { dependencyTypes: ['core'], dependencyTypesNot: ['type-only'] },
+    },
     {
       name: 'workflows-have-no-node',
       comment: 'Temporal replays workflows in a sandbox without Node',

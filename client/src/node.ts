@@ -1,0 +1,2 @@
+/** What needs Node: stores on its disk. */
+export * from './index.ts'
