@@ -1,10 +1,10 @@
 /**
  * What no workflow looks after: keys whose last change has not been published (a credential made while Kafka was away),
- * claims that have expired with the secret still sealed in them, and rollovers that were opened while Temporal was away.
+ * claims that have expired with the secret still sealed in them, answers to claims that may not be repeated any more, and rollovers that were opened while Temporal was away.
  */
 import type { RolloverId } from '@keyturn/contract'
 import type { Logger } from 'pino'
-import { destroyExpiredClaims } from '../registry/claims.ts'
+import { destroyExpiredClaims, wipeRepeatableClaims } from '../registry/claims.ts'
 import type { Database } from '../registry/database.ts'
 import { unpublishedKeyIds } from '../registry/publishing.ts'
 import { rolloversUnderWay } from '../registry/rollover-records.ts'
@@ -31,6 +31,7 @@ export function startSweeping(
     try {
       const destroyed = await destroyExpiredClaims(db, new Date())
       if (destroyed > 0) log.info({ destroyed }, 'expired claims: their secrets are destroyed')
+      await wipeRepeatableClaims(db, new Date())
       // Before anything that needs Kafka.
       for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
       const unpublished = await unpublishedKeyIds(db, BATCH)

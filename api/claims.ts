@@ -1,18 +1,19 @@
 /**
- * Where clients fetch secrets: with a claim, or with the key that is about to be replaced. Each secret leaves once (G10). And where they
- * enrol the public half of a pair of their own.
+ * Where clients fetch secrets: with a claim, or with the key that is about to be replaced. Each secret leaves once (G10), which
+ * an answer that is repeated to the one who alone can read it does not change. And where they enrol the public half of a pair of
+ * their own.
  */
 import { type CredentialId, type KeyId, type RotationId, tokenSha256 } from '@keyturn/contract'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import { redeemClaim, redeemSuccessor } from '../registry/claims.ts'
+import { type Redeemed, redeemClaim, redeemSuccessor } from '../registry/claims.ts'
 import { bearer } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
-import { readPublicKey } from './public-key.ts'
+import { readPublicKey, readRecipientOf } from './public-key.ts'
 import { type Api, given, isoOf } from './routes.ts'
-import { HandedOut, Input, Problems, PublicKeyInput } from './schemas.ts'
+import { HandedOut, Input, Problems, PublicKeyInput, RecipientInput } from './schemas.ts'
 import { withoutKeys } from './stray-keys.ts'
 
 const CLAIM = /^[0-9A-Za-z]{43}$/
@@ -31,10 +32,10 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         operationId: 'redeemClaim',
         summary: 'Fetch a secret with its claim, or enrol a public key, once',
         description:
-          'Of an ed25519 credential: send the public key. The answer comes when every live gateway accepts it; until then it is 503, and the same may be sent again.',
+          'Of an ed25519 credential: send the public key. The answer comes when every live gateway accepts it; until then it is 503, and the same may be sent again. Of another: with a recipient, the secret is encrypted to it, and the same may be sent again for 10 minutes.',
         security: [],
         params: Input({ claim: Type.String({ maxLength: 100 }) }),
-        body: Input({ publicKey: Type.Optional(PublicKeyInput) }),
+        body: Input({ publicKey: Type.Optional(PublicKeyInput), recipient: Type.Optional(RecipientInput) }),
         response: { 200: HandedOut, ...Problems },
       },
     },
@@ -43,9 +44,18 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
       if (!CLAIM.test(claim)) throw new ApiError('unknown-claim', 'Copy the claim as a whole: it has 43 letters and digits.')
       const sent = request.body.publicKey
       const publicKey = sent === undefined ? undefined : readPublicKey(sent)
-      const redeemed = await redeemClaim(db, { code: claim, publicKey, at: clock(), from: whereFrom(request), sealer })
+      const recipient = await readRecipientOf(request.body)
+      const redeemed = await redeemClaim(db, {
+        code: claim,
+        publicKey,
+        recipient,
+        at: clock(),
+        from: whereFrom(request),
+        sealer,
+      })
       switch (redeemed.outcome) {
         case 'handed-out':
+        case 'encrypted':
           return handOut(reply, redeemed)
         case 'enrolled':
           await acceptedEverywhere(deps, redeemed.keyId)
@@ -57,6 +67,10 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'no-public-key':
           throw new ApiError('invalid-request', 'This claim hands a key out: send no public key.', [
             { path: '/publicKey', message: 'has no place here' },
+          ])
+        case 'no-recipient':
+          throw new ApiError('invalid-request', 'This claim enrols an Ed25519 key, which is no secret: name no recipient.', [
+            { path: '/recipient', message: 'has no place here' },
           ])
         case 'unknown':
           throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
@@ -76,7 +90,8 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         operationId: 'redeemSuccessor',
         summary: 'Fetch the new key by showing the old one, once',
         security: [{ oldKey: [] }],
-        body: Input({}),
+        description: 'With a recipient, the secret is encrypted to it, and the same may be sent again for 10 minutes.',
+        body: Input({ recipient: Type.Optional(RecipientInput) }),
         response: { 200: HandedOut, ...Problems },
       },
     },
@@ -85,12 +100,14 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
       if (token === undefined) throw new ApiError('missing-key', 'Send the old key as "Authorization: Bearer <key>".')
       const redeemed = await redeemSuccessor(db, {
         tokenSha256: tokenSha256(token),
+        recipient: await readRecipientOf(request.body),
         at: clock(),
         from: whereFrom(request),
         sealer,
       })
       switch (redeemed.outcome) {
         case 'handed-out':
+        case 'encrypted':
           return handOut(reply, redeemed)
         case 'unknown':
           throw new ApiError('invalid-key', 'Send the key that is being replaced, as a whole.')
@@ -118,10 +135,16 @@ const whereFrom = (request: FastifyRequest): string =>
 
 function handOut(
   reply: FastifyReply,
-  { token, keyId, sunsetAt }: { token?: string | undefined; keyId: string; sunsetAt?: Date | undefined },
-) {
+  redeemed: Extract<Redeemed, { outcome: 'handed-out' | 'encrypted' | 'enrolled' }>,
+): { token?: string; jwe?: string; keyId: string; sunsetAt?: string } {
+  const { outcome, keyId, sunsetAt } = redeemed
   reply.code(200).header('cache-control', 'no-store')
-  return { ...given('token', token), keyId, ...given('sunsetAt', isoOf(sunsetAt)) }
+  return {
+    ...(outcome === 'handed-out' ? { token: redeemed.token } : {}),
+    ...(outcome === 'encrypted' ? { jwe: redeemed.jwe } : {}),
+    keyId,
+    ...given('sunsetAt', isoOf(sunsetAt)),
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What goes in and comes out, as JSON Schema. Inputs refuse unknown fields. */
 import {
   Allow,
+  CLAIM_JWE,
   CLIENT_ID_PATTERN,
   type ClientId,
   CREDENTIAL_ID_PATTERN,
@@ -244,9 +245,32 @@ export const PublicKeyInput = Type.String({
   description: 'an Ed25519 public key: 32 bytes in base64, the x of a JSON Web Key, or PEM (BEGIN PUBLIC KEY)',
 })
 
+/** Other members are looked at by the route: a private key has to be told what it is. */
+export const RecipientInput = Type.Object(
+  {
+    kty: Type.String({ maxLength: 20, description: 'EC' }),
+    crv: Type.Optional(Type.String({ maxLength: 20, description: 'P-256' })),
+    x: Type.Optional(Type.String({ maxLength: 100, description: '32 bytes in base64url' })),
+    y: Type.Optional(Type.String({ maxLength: 100, description: '32 bytes in base64url' })),
+  },
+  {
+    additionalProperties: true,
+    description:
+      'the public half of a P-256 key pair, made for this claim, as a JSON Web Key: the secret is encrypted to it, and for 10 minutes the same recipient is given the same answer again',
+  },
+)
+
 export const HandedOut = Type.Object({
   token: Type.Optional(
-    Type.String({ description: 'the new key; it is shown this once. Absent where the client has enrolled its public key' }),
+    Type.String({
+      description:
+        'the new key; it is shown this once. Absent where the client has enrolled its public key, or has named a recipient',
+    }),
+  ),
+  jwe: Type.Optional(
+    Type.String({
+      description: `the new key, encrypted to the recipient: a compact JWE (RFC 7516), ${CLAIM_JWE.alg} and ${CLAIM_JWE.enc}`,
+    }),
   ),
   keyId: Type.String(),
   sunsetAt: Type.Optional(Type.String({ format: 'date-time', description: 'when the old key may stop working' })),

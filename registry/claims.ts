@@ -1,30 +1,40 @@
 /**
  * Claims: each hands its key's secret out at most once (G10), and wipes it with that; where the client makes the secret, it takes the public
- * half, once.
+ * half, once. A secret that goes out encrypted to a recipient goes out once as well, to that recipient: it may be fetched again for a while.
  */
-import type { CredentialId, Ed25519Verifier, KeyId, KeyKind, RotationId, Verifier } from '@keyturn/contract'
+import {
+  CLAIM_REPEATABLE_MS,
+  type CredentialId,
+  type Ed25519Verifier,
+  type KeyId,
+  type KeyKind,
+  type RotationId,
+  type Verifier,
+} from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { claimCode, claimCodeOf, sha256Hex } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 import { changeKey, type KeyRow, lockKey } from './key-rows.ts'
+import { encryptTo, type ReadRecipient } from './recipients.ts'
 import type { Sealer } from './sealing.ts'
 
 export { claimCode, claimCodeOf }
 
 export type ClaimState = 'open' | 'used' | 'expired' | 'destroyed'
 
+interface DeliveredKey {
+  readonly keyId: KeyId
+  readonly credentialId: CredentialId
+  readonly sunsetAt?: Date
+}
+
 export type Redeemed =
-  | {
-      readonly outcome: 'handed-out'
-      readonly token: string
-      readonly keyId: KeyId
-      readonly credentialId: CredentialId
-      readonly sunsetAt?: Date
-    }
-  | { readonly outcome: 'enrolled'; readonly keyId: KeyId; readonly credentialId: CredentialId; readonly sunsetAt?: Date }
+  | ({ readonly outcome: 'handed-out'; readonly token: string } & DeliveredKey)
+  | ({ readonly outcome: 'encrypted'; readonly jwe: string } & DeliveredKey)
+  | ({ readonly outcome: 'enrolled' } & DeliveredKey)
   /** It hands out a token and takes no public key; or the other way round. It stays open. */
-  | { readonly outcome: 'no-public-key' | 'public-key-needed'; readonly credentialId: CredentialId }
+  | { readonly outcome: 'no-public-key' | 'public-key-needed' | 'no-recipient'; readonly credentialId: CredentialId }
   | { readonly outcome: 'used' | 'expired'; readonly credentialId: CredentialId; readonly rotationId?: RotationId }
   | { readonly outcome: 'unknown' }
 
@@ -40,6 +50,9 @@ interface SqlClaim {
   kek_id: string
   nonce: Buffer
   ciphertext: Buffer
+  recipient: string | null
+  jwe: string | null
+  repeatable_until: Date | null
 }
 
 /**
@@ -49,7 +62,8 @@ interface SqlClaim {
 const AWAITED = `exists (select from rotations r join keys n on n.rotation_id = r.rotation_id where n.key_id = m.key_id and r.ended_at is null)`
 
 const LOCK_CLAIM = `
-select m.claim_id, m.key_id, k.credential_id, k.rotation_id, k.verifier, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext, ${AWAITED} as awaited
+select m.claim_id, m.key_id, k.credential_id, k.rotation_id, k.verifier, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext,
+  m.recipient, m.jwe, m.repeatable_until, ${AWAITED} as awaited
 from claims m join keys k using (key_id)`
 
 /** How the claim of a key stands. Index claims_by_key. */
@@ -69,6 +83,8 @@ export interface Redemption {
   /** Where the request came from: an address. */
   readonly from: string
   readonly sealer: Sealer
+  /** Whom the secret is encrypted to; without one it goes out as it is. */
+  readonly recipient?: ReadRecipient | undefined
 }
 
 /**
@@ -91,6 +107,7 @@ export async function redeemClaim(
     if (claim === undefined) return { outcome: 'unknown' }
     const { credential_id: credentialId } = claim
     if (key === undefined) return publicKey === undefined ? redeem(tx, claim, by) : { outcome: 'no-public-key', credentialId }
+    if (by.recipient !== undefined) return { outcome: 'no-recipient', credentialId }
     return publicKey === undefined ? { outcome: 'public-key-needed', credentialId } : enrol(tx, claim, key, { ...by, publicKey })
   })
 }
@@ -143,14 +160,14 @@ async function ofShownSigningKey(
   return key === undefined ? { outcome: 'unknown' } : { outcome: 'shown-signing-key', credentialId: key.credential_id }
 }
 
-type Ending = Omit<Redemption, 'sealer'>
+type Ending = Pick<Redemption, 'at' | 'from'>
 
 /** What every entry of the audit log says of it. */
-const about = ({ claim_id, key_id, rotation_id }: SqlClaim, { at, from }: Ending) => ({
+const about = ({ claim_id, key_id, rotation_id }: SqlClaim, { at, from }: Ending, recipient?: ReadRecipient) => ({
   at,
   actor: 'client',
   subject: claim_id,
-  detail: { keyId: key_id, from },
+  detail: { keyId: key_id, from, ...(recipient === undefined ? {} : { recipient: recipient.thumbprint }) },
   ...(rotation_id === null ? {} : { rotationId: rotation_id }),
 })
 
@@ -169,13 +186,38 @@ async function refusal(tx: Tx, claim: SqlClaim, by: Ending): Promise<Redeemed | 
   return { outcome: 'expired', ...gone }
 }
 
-async function redeem(tx: Tx, claim: SqlClaim, { sealer, ...by }: Redemption): Promise<Redeemed> {
+async function redeem(tx: Tx, claim: SqlClaim, { sealer, recipient, ...by }: Redemption): Promise<Redeemed> {
+  const again = recipient === undefined ? undefined : await repeated(tx, claim, recipient, by)
+  if (again !== undefined) return again
   const refused = await refusal(tx, claim, by)
   if (refused !== undefined) return refused
   const token = sealer.open({ kekId: claim.kek_id, nonce: claim.nonce, ciphertext: claim.ciphertext }, claim.key_id)
+  const jwe = recipient === undefined ? undefined : await encryptTo(recipient, token)
   await wipe(tx, claim.claim_id, 'used', by.at, by.from)
-  await appendAudit(tx, { ...about(claim, by), action: 'claim.used' })
-  return { outcome: 'handed-out', token, ...(await deliveredKey(tx, claim)) }
+  if (recipient !== undefined) {
+    await tx.query('update claims set recipient = $2, jwe = $3, repeatable_until = $4 where claim_id = $1', [
+      claim.claim_id,
+      recipient.thumbprint,
+      jwe,
+      new Date(by.at.getTime() + CLAIM_REPEATABLE_MS),
+    ])
+  }
+  await appendAudit(tx, { ...about(claim, by, recipient), action: 'claim.used' })
+  const key = await deliveredKey(tx, claim)
+  return jwe === undefined ? { outcome: 'handed-out', token, ...key } : { outcome: 'encrypted', jwe, ...key }
+}
+
+/** The answer that a recipient was given before, for the one that it went to may be lost. Nobody else can read it. */
+async function repeated(tx: Tx, claim: SqlClaim, recipient: ReadRecipient, by: Ending): Promise<Redeemed | undefined> {
+  const { jwe, repeatable_until: until } = claim
+  if (jwe === null || until === null) return undefined
+  if (until <= by.at) {
+    await tx.query('update claims set jwe = null, repeatable_until = null where claim_id = $1', [claim.claim_id])
+    return undefined
+  }
+  if (claim.recipient !== recipient.thumbprint) return undefined
+  await appendAudit(tx, { ...about(claim, by, recipient), action: 'claim.repeated' })
+  return { outcome: 'encrypted', jwe, ...(await deliveredKey(tx, claim)) }
 }
 
 /** Takes the public key that makes a key accepted; the same one again is no second try, for an answer may be lost. */
@@ -203,10 +245,7 @@ async function enrol(
 }
 
 /** The key that the client has now, and when the one that it replaces goes. */
-async function deliveredKey(
-  tx: Tx,
-  { key_id, credential_id, rotation_id }: SqlClaim,
-): Promise<{ keyId: KeyId; credentialId: CredentialId; sunsetAt?: Date }> {
+async function deliveredKey(tx: Tx, { key_id, credential_id, rotation_id }: SqlClaim): Promise<DeliveredKey> {
   const old = await first<{ sunset_at: Date | null }>(
     tx,
     `select o.sunset_at from rotations r join keys o on o.key_id = r.old_key_id where r.rotation_id = $1`,
@@ -253,4 +292,16 @@ async function destroySomeExpiredClaims(db: Database, at: Date): Promise<number>
     }
     return rows.length
   })
+}
+
+/** Wipes the answers that can not be had again any more. Several may at once. Index claims_repeatable. @returns how many */
+export async function wipeRepeatableClaims(db: Database, at: Date): Promise<number> {
+  const wiped = await db.query<object>(
+    `with over as (
+       select claim_id from claims where jwe is not null and repeatable_until <= $1 order by repeatable_until for no key update skip locked
+     )
+     update claims m set jwe = null, repeatable_until = null from over where m.claim_id = over.claim_id returning m.claim_id`,
+    [at],
+  )
+  return wiped.length
 }

@@ -297,11 +297,13 @@ export async function setStanding(tx: Tx, keyId: KeyId, standing: Standing): Pro
   await tx.query('update keys set standing = $2 where key_id = $1 and standing <> $2', [keyId, standing])
 }
 
-/** Ends the claim of a key that nobody is to have any more, and wipes its secret. Index claims_by_key. */
-export async function destroyClaimOf(tx: Tx, keyId: KeyId, at: Date): Promise<void> {
+/** Ends the claims of keys that nobody is to have any more, and wipes their secrets. Index claims_by_key. */
+export async function destroyClaimsOf(tx: Tx, keyIds: readonly KeyId[], at: Date): Promise<void> {
   await tx.query(
-    `update claims set state = 'destroyed', ended_at = $2, kek_id = null, nonce = null, ciphertext = null where key_id = $1 and state = 'open'`,
-    [keyId, at],
+    `update claims set state = case state when 'open' then 'destroyed' else state end, ended_at = coalesce(ended_at, $2),
+       kek_id = null, nonce = null, ciphertext = null, jwe = null, repeatable_until = null
+     where key_id = any($1) and (state = 'open' or jwe is not null)`,
+    [keyIds, at],
   )
 }
 

@@ -8,7 +8,7 @@ import { RegistryError } from './errors.ts'
 import {
   type ChangedBy,
   changeKey,
-  destroyClaimOf,
+  destroyClaimsOf,
   expiring,
   insertKey,
   type KeyRow,
@@ -179,7 +179,7 @@ export async function retireNewKey(
     // One that was never accepted is nobody's only one.
     if (oldKey?.standing !== 'current' || (oldKey.state !== 'active' && row.state !== 'pre-activation'))
       throw new RegistryError('illegal-transition', `key ${row.keyId} is the only one that the client has: it stays`)
-    await destroyClaimOf(tx, row.keyId, input.at)
+    await destroyClaimsOf(tx, [row.keyId], input.at)
     await setStanding(tx, row.keyId, 'retired')
     await changeKey(tx, row, ended(row, 'keyturn.key.deactivated', 'deactivated'), input)
   })
@@ -224,7 +224,7 @@ export async function compromiseKeyIn(
     ])
     if (successor !== undefined) await setStanding(tx, successor.keyId, 'current')
   }
-  await destroyClaimOf(tx, row.keyId, input.at)
+  await destroyClaimsOf(tx, [row.keyId], input.at)
   await noteStage()
   return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input), newKeyLost }
 }

@@ -14,7 +14,7 @@ import {
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
-import { destroyClaimOf, type KeyRow, lockKey, nextVersion, selectKeysIn, setStanding } from './key-rows.ts'
+import { destroyClaimsOf, type KeyRow, lockKey, nextVersion, selectKeysIn, setStanding } from './key-rows.ts'
 import { enterStage, type SqlRotation } from './rotations.ts'
 
 /** The last that the topic says of a key. A tombstone has no record, and no revision. */
@@ -115,7 +115,7 @@ export async function recoverKey(db: Database, { kind, ...published }: Differenc
     await note(tx, { keyId: row.keyId, event, revision, from: row.state, to: state }, input)
     if (hasEnded(state)) {
       await setStanding(tx, row.keyId, 'retired')
-      await destroyClaimOf(tx, row.keyId, input.at)
+      await destroyClaimsOf(tx, [row.keyId], input.at)
     }
     await tx.query(
       `update keys set state = $2, event = $3, revision = $4, sunset_at = $5, successor = $6, expires_at = $7, verifier = coalesce($8, verifier)

@@ -15,6 +15,7 @@ import {
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
+import { destroyClaimsOf } from './key-rows.ts'
 import { selectorSql } from './selectors.ts'
 
 /** Which credentials a rollover is about. */
@@ -134,11 +135,7 @@ export async function openRollover(db: Database, input: NewRollover): Promise<Op
       [rolloverId, selector, credentialId, reason, actor, keyIds.length, at],
     )
     for (let from = 0; from < keyIds.length; from += AT_ONCE) {
-      // Index claims_by_key.
-      await tx.query(
-        `update claims set state = 'destroyed', ended_at = $2, kek_id = null, nonce = null, ciphertext = null where key_id = any($1) and state = 'open'`,
-        [keyIds.slice(from, from + AT_ONCE), at],
-      )
+      await destroyClaimsOf(tx, keyIds.slice(from, from + AT_ONCE), at)
     }
     await appendAudit(tx, {
       at,

@@ -1,8 +1,9 @@
-import type { ProblemDocument, RotationId } from '@keyturn/contract'
+import { CLAIM_REPEATABLE_MS, type ProblemDocument, type RotationId } from '@keyturn/contract'
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
 import { claimOfKey } from '../../registry/claims.ts'
 import { eventually } from '../support/house.ts'
+import { decrypt, newRecipient } from '../support/recipients.ts'
 import { alertsOf } from '../support/topics.ts'
 import {
   apiHouse,
@@ -105,6 +106,91 @@ describe('G10: a secret is handed out at most once', () => {
     await reached(at.client, rotationId, 'completed')
     const claimed = await redeem(at.client, await at.house.claimCodeOf(rotationId))
     expect(at.house.verdicts(claimed.body.token)).toEqual([true])
+  })
+})
+
+describe('a claim with a recipient', () => {
+  const answerOf = async (keyId: string) =>
+    (await at.house.db.query<{ jwe: string | null }>('select jwe from claims where key_id = $1', [keyId]))[0]?.jwe
+  const claimFor = (claim: string, recipient: object) =>
+    at.client.post<{ jwe: string; keyId: string }>(`/v1/claims/${claim}`, { recipient }, { token: 'none' })
+  const actionsOf = async (rotationOrCredential: { keyId: string }) =>
+    (
+      await at.house.db.query<{ action: string }>(
+        `select a.action from audit a join claims m on m.claim_id = a.subject where m.key_id = $1 order by a.seq`,
+        [rotationOrCredential.keyId],
+      )
+    ).map(({ action }) => action)
+
+  test('G10: a client whose answer was lost sends the same again and has its key; another is refused, and an alert is raised', async () => {
+    const { credentialId, keyId, claim } = await newCredential(at.client)
+    const recipient = newRecipient()
+    const first = await claimFor(claim, recipient.jwk)
+    expect([first.status, first.headers.get('cache-control'), Object.keys(first.body).sort()]).toEqual([
+      200,
+      'no-store',
+      ['jwe', 'keyId'],
+    ])
+    expect(at.house.verdicts(await decrypt(first.body.jwe, recipient))).toEqual([true])
+    expect((await claimFor(claim, recipient.jwk)).body).toEqual(first.body)
+    expect(await actionsOf({ keyId })).toEqual(['claim.used', 'claim.repeated'])
+    for (const refused of [await claimFor(claim, newRecipient().jwk), await redeem(at.client, claim)])
+      expect(problemOf(refused)).toMatchObject({ status: 410, code: 'claim-used' })
+    await secondClaims(credentialId)
+  })
+
+  test('G10: after ten minutes it is used, and the answer is gone', async () => {
+    const { keyId, claim } = await newCredential(at.client)
+    const recipient = newRecipient()
+    await claimFor(claim, recipient.jwk)
+    passedMs = CLAIM_REPEATABLE_MS
+    try {
+      expect(problemOf(await claimFor(claim, recipient.jwk))).toMatchObject({ status: 410, code: 'claim-used' })
+      expect(await answerOf(keyId)).toBeNull()
+    } finally {
+      passedMs = 0
+    }
+  })
+
+  test('who shows the old key may name one', async () => {
+    const { token } = await monitored()
+    const recipient = newRecipient()
+    const fetch = () =>
+      at.client.post<{ jwe: string; sunsetAt: string }>('/v1/successor', { recipient: recipient.jwk }, { token })
+    const first = await fetch()
+    expect(first.body).toMatchObject({ jwe: expect.any(String), sunsetAt: expect.any(String) })
+    expect(at.house.verdicts(await decrypt(first.body.jwe, recipient))).toEqual([true])
+    expect((await fetch()).body).toEqual(first.body)
+  })
+
+  const { jwk, privateKey } = newRecipient()
+  const PRIVATE = privateKey.export({ format: 'jwk' })
+  test.each([
+    ['with its private part', PRIVATE, /is a private key|holds a private key: it never leaves the client/],
+    ['of another curve', newRecipient('P-384').jwk, /must be an EC key on the curve P-256/],
+    ['of another type', { kty: 'RSA', n: 'AQAB', e: 'AQAB' }, /must be an EC key on the curve P-256/],
+    ['that is no point of the curve', { ...jwk, y: jwk.x }, /is no point of the curve/],
+    ['that is the point at infinity', { ...jwk, x: 'A'.repeat(43), y: 'A'.repeat(43) }, /is no point of the curve/],
+    ['with half a coordinate', { ...jwk, x: 'AAAA' }, /32 bytes in base64url/],
+    ['with a coordinate in another encoding of it', { ...jwk, x: `${'A'.repeat(42)}B` }, /32 bytes in base64url/],
+    ['without a coordinate', { kty: 'EC', crv: 'P-256', x: jwk.x }, /32 bytes in base64url/],
+    ['with something else in it', { ...jwk, note: 'hello' }, /no more than a JSON Web Key says of its use/],
+  ])('a recipient %s is refused, and the claim stays good', async (_, recipient, message) => {
+    const { claim } = await newCredential(at.client)
+    const refused = await claimFor(claim, recipient)
+    expect(problemOf(refused)).toMatchObject({
+      status: 400,
+      code: 'invalid-request',
+      errors: [{ path: '/recipient', message: expect.stringMatching(message) }],
+    })
+    expect(JSON.stringify(refused.body) + lines.join('')).not.toContain(PRIVATE.d)
+    expect((await claimFor(claim, { ...jwk, key_ops: [], ext: true })).status).toBe(200)
+  })
+
+  test('that is no object is refused', async () => {
+    const { claim } = await newCredential(at.client)
+    const refused = await at.client.post(`/v1/claims/${claim}`, { recipient: 'me' }, { token: 'none' })
+    expect(problemOf(refused)).toMatchObject({ status: 400, code: 'invalid-request', errors: [{ path: '/recipient' }] })
   })
 })
 

@@ -1,12 +1,22 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { parseToken, tokenSha256 } from '@keyturn/contract'
+import { CLAIM_REPEATABLE_MS, parseToken, type RolloverId, tokenSha256 } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { listAudit } from '../../registry/audit.ts'
-import { claimCode, claimOfKey, destroyExpiredClaims, redeemClaim, redeemSuccessor } from '../../registry/claims.ts'
+import {
+  claimCode,
+  claimOfKey,
+  destroyExpiredClaims,
+  redeemClaim,
+  redeemSuccessor,
+  wipeRepeatableClaims,
+} from '../../registry/claims.ts'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey, reinstateKey, retireNewKey } from '../../registry/keys.ts'
+import { readRecipient } from '../../registry/recipients.ts'
+import { openRollover } from '../../registry/rollovers.ts'
 import { enterStage } from '../../registry/rotations.ts'
 import { createSealer } from '../../registry/sealing.ts'
+import { decrypt, newRecipient } from '../support/recipients.ts'
 import { sha256Of } from '../support/shown.ts'
 import {
   at,
@@ -76,6 +86,121 @@ describe('G10: a claim hands the secret out at most once', () => {
     expect(await secretOf(claimId)).toHaveLength(3)
     await redeem(claimId)
     expect(await secretOf(claimId)).toEqual([])
+  })
+})
+
+describe('a claim with a recipient', () => {
+  const encrypted = async (claimId: string, { jwk }: Pick<ReturnType<typeof newRecipient>, 'jwk'>, ms = 0) =>
+    redeemClaim(db, {
+      code: claimCode(sealer, claimId),
+      at: at(ms),
+      from: '192.0.2.1',
+      sealer,
+      recipient: await readRecipient(jwk),
+    })
+  const actions = async (claimId: string) => (await listAudit(db, { subject: claimId, limit: 30 })).map(({ action }) => action)
+  const answerOf = async (claimId: string) =>
+    (await db.query<{ jwe: string | null }>('select jwe from claims where claim_id = $1', [claimId]))[0]?.jwe
+
+  test('G10: is answered with the token encrypted to it, and the same again for ten minutes', async () => {
+    const { keyId, credentialId, claimId } = await makeCredential(db)
+    const recipient = newRecipient()
+    const first = await encrypted(claimId, recipient)
+    if (first.outcome !== 'encrypted') throw new Error(first.outcome)
+    expect(first).toMatchObject({ keyId, credentialId })
+    expect(sha256Of(await keyOf(db, keyId))).toBe(tokenSha256(await decrypt(first.jwe, recipient)))
+    expect(await secretOf(claimId)).toEqual([])
+    expect(await encrypted(claimId, recipient, CLAIM_REPEATABLE_MS - 1)).toEqual(first)
+    expect(await actions(claimId)).toEqual(['claim.used', 'claim.repeated'])
+    const [used] = await listAudit(db, { subject: claimId, limit: 1 })
+    expect(used?.detail).toEqual({
+      keyId,
+      from: '192.0.2.1',
+      recipient: (await readRecipient(recipient.jwk)).thumbprint,
+    })
+  })
+
+  test('G10: of twenty who name one recipient at the same time, all get one answer, and it is used once', async () => {
+    const { claimId } = await makeCredential(db)
+    const recipient = newRecipient()
+    const answers = await Promise.all(Array.from({ length: 20 }, () => encrypted(claimId, recipient)))
+    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
+    expect((await actions(claimId)).sort()).toEqual([...Array<string>(19).fill('claim.repeated'), 'claim.used'])
+  })
+
+  test('G10: is refused to another recipient, and to who names none, within the time as well', async () => {
+    const { claimId } = await makeCredential(db)
+    const recipient = newRecipient()
+    const first = await encrypted(claimId, recipient)
+    expect(await outcome(encrypted(claimId, newRecipient()))).toBe('used')
+    expect(await outcome(redeem(claimId))).toBe('used')
+    expect(await actions(claimId)).toEqual(['claim.used', 'claim.second-try', 'claim.second-try'])
+    expect(await encrypted(claimId, recipient)).toEqual(first)
+  })
+
+  test('G10: is refused to whoever comes with one after it was handed out without', async () => {
+    const { claimId } = await makeCredential(db)
+    await redeem(claimId)
+    expect(await outcome(encrypted(claimId, newRecipient()))).toBe('used')
+  })
+
+  test('G10: after ten minutes it is used, and the answer is gone: on the spot, or by the sweep', async () => {
+    const [asked, swept] = [await makeCredential(db), await makeCredential(db)]
+    const recipient = newRecipient()
+    for (const { claimId } of [asked, swept]) await encrypted(claimId, recipient)
+    await wipeRepeatableClaims(db, at(CLAIM_REPEATABLE_MS - 1))
+    expect(await answerOf(asked.claimId)).not.toBeNull()
+    expect(await outcome(encrypted(asked.claimId, recipient, CLAIM_REPEATABLE_MS))).toBe('used')
+    expect(await answerOf(asked.claimId)).toBeNull()
+    expect(await answerOf(swept.claimId)).not.toBeNull()
+    await wipeRepeatableClaims(db, at(CLAIM_REPEATABLE_MS))
+    expect(await answerOf(swept.claimId)).toBeNull()
+    expect(await outcome(encrypted(swept.claimId, recipient))).toBe('used')
+  })
+
+  test('the old key may be shown instead, by the same recipient', async () => {
+    const { claimId, newClaimId, newKeyId } = await monitored(db)
+    const shown = {
+      tokenSha256: tokenSha256(await tokenOf(db, claimId)),
+      at: at(0),
+      from: '192.0.2.1',
+      sealer,
+    }
+    const recipient = newRecipient()
+    const first = await redeemSuccessor(db, { ...shown, recipient: await readRecipient(recipient.jwk) })
+    expect(first).toMatchObject({ outcome: 'encrypted', keyId: newKeyId, sunsetAt: at(14 * DAY) })
+    expect(await encrypted(newClaimId, recipient)).toEqual(first)
+    expect(await redeemSuccessor(db, { ...shown, recipient: await readRecipient(newRecipient().jwk) })).toMatchObject({
+      outcome: 'used',
+    })
+  })
+
+  test('of a key that is rolled back, compromised or killed with others, the answer is wiped', async () => {
+    const recipient = newRecipient()
+    const rolledBack = await monitored(db)
+    const [leaked, killed] = [await makeCredential(db), await makeCredential(db)]
+    const claimIds = [rolledBack.newClaimId, leaked.claimId, killed.claimId]
+    for (const claimId of claimIds) await encrypted(claimId, recipient)
+    await reinstateKey(db, { ...rolledBack.by, keyId: rolledBack.keyId })
+    await retireNewKey(db, rolledBack.by)
+    await compromiseKey(db, { keyId: leaked.keyId, at: at(0), actor: 'test', reason: 'leak' })
+    await openRollover(db, {
+      rolloverId: `rol_${'1'.repeat(16)}` as RolloverId,
+      selector: {},
+      credentialId: killed.credentialId,
+      reason: 'test',
+      actor: 'test',
+      at: at(0),
+    })
+    for (const claimId of claimIds) {
+      expect(await answerOf(claimId)).toBeNull()
+      expect(await outcome(encrypted(claimId, recipient))).toBe('used')
+    }
+  })
+
+  test('enrols nothing: a key that the client makes is no secret', async () => {
+    const { claimId } = await makeCredential(db, 'prod', sealer, { kind: 'ed25519' })
+    expect(await outcome(encrypted(claimId, newRecipient()))).toBe('no-recipient')
   })
 })
 

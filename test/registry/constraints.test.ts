@@ -352,6 +352,22 @@ describe('the database refuses by itself', () => {
     expect(await refusalOf(db.query(empty, [claimId]))).toBe(CHECK)
   })
 
+  test('G5, G10: an answer to a recipient beside the sealed secret, without a recipient, without an end, or that is none', async () => {
+    const { claimId } = await makeCredential(db)
+    const JWE = `e30..${'A'.repeat(16)}.AAAA.${'A'.repeat(22)}`
+    const recipient = 'A'.repeat(43)
+    const set = (columns: string, ...values: unknown[]) =>
+      refusalOf(db.query(`update claims set ${columns} where claim_id = $1`, [claimId, ...values]))
+    expect(await set('recipient = $2, jwe = $3, repeatable_until = now()', recipient, JWE)).toBe(CHECK)
+    expect(await set(`state = 'used', ended_at = now(), kek_id = null, nonce = null, ciphertext = null`)).toBe('not refused')
+    expect(await set('jwe = $2, repeatable_until = now()', JWE)).toBe(CHECK)
+    expect(await set('recipient = $2, jwe = $3', recipient, JWE)).toBe(CHECK)
+    expect(await set('recipient = $2, jwe = $3, repeatable_until = now()', 'A'.repeat(42), JWE)).toBe(CHECK)
+    for (const none of ['kt_prod_token', JWE.replace('..', '.AAAA.'), `${JWE}.`])
+      expect(await set('recipient = $2, jwe = $3, repeatable_until = now()', recipient, none)).toBe(CHECK)
+    expect(await set('recipient = $2, jwe = $3, repeatable_until = now()', recipient, JWE)).toBe('not refused')
+  })
+
   test('names that are too long', async () => {
     const insert = `insert into clients (client_id, name, created_at) values ('cli_aaaaaaaaaaaaaaaa', repeat('x', 201), now())`
     expect(await refusalOf(db.query(insert))).toBe(CHECK)
