@@ -1,5 +1,12 @@
 /** What a client keeps, as text: for stores that hold a text. */
-import { type PendingClaim, type PrivateJwk, type StoredCredential, type StoredKey, StoreError } from './store.ts'
+import {
+  type PendingClaim,
+  type PrivateJwk,
+  type RefusedClaim,
+  type StoredCredential,
+  type StoredKey,
+  StoreError,
+} from './store.ts'
 
 const FORMAT = 1
 
@@ -31,7 +38,7 @@ export function readDocument(text: string, where: string): StoredCredential {
  */
 export function checkDocument(value: unknown, where: string): StoredCredential {
   if (!isObject(value)) throw unreadable(where, 'is not an object')
-  const { format, credentialId, current, previous, pending } = value
+  const { format, credentialId, current, previous, pending, refused } = value
   if (typeof format === 'number' && format > FORMAT) {
     const message = `${where} has format ${format}, and this version of @keyturn/client reads format ${FORMAT}: update it.`
     throw new StoreError('newer-format', message)
@@ -44,6 +51,7 @@ export function checkDocument(value: unknown, where: string): StoredCredential {
     current: readKey(current, where, 'current'),
     ...(previous === undefined ? {} : { previous: readKey(previous, where, 'previous') }),
     ...(pending === undefined ? {} : { pending: readPending(pending, where) }),
+    ...(refused === undefined ? {} : { refused: readRefused(refused, where) }),
   }
 }
 
@@ -52,12 +60,14 @@ const unreadable = (where: string, what: string): StoreError =>
 
 function readKey(value: unknown, where: string, name: string): StoredKey {
   if (!isObject(value)) throw unreadable(where, `has no "${name}"`)
-  const { keyId, kind, token, privateKey } = value
+  const { keyId, version, kind, token, privateKey } = value
   if (!isText(keyId)) throw unreadable(where, `has no "${name}.keyId"`)
-  if (kind === 'ed25519') return { keyId, kind, privateKey: readJwk(privateKey, where, `${name}.privateKey`) }
+  if (version !== undefined && typeof version !== 'number') throw unreadable(where, `"${name}.version" is not a number`)
+  const id = { keyId, ...(version === undefined ? {} : { version }) }
+  if (kind === 'ed25519') return { ...id, kind, privateKey: readJwk(privateKey, where, `${name}.privateKey`) }
   if (kind !== 'bearer' && kind !== 'hmac-sha256') throw unreadable(where, `has no "${name}.kind" that is known`)
   if (!isText(token)) throw unreadable(where, `has no "${name}.token"`)
-  return { keyId, kind, token }
+  return { ...id, kind, token }
 }
 
 function readPending(value: unknown, where: string): PendingClaim {
@@ -70,6 +80,14 @@ function readPending(value: unknown, where: string): PendingClaim {
     privateKey: readJwk(privateKey, where, 'pending.privateKey'),
     ...(claim === undefined ? {} : { claim }),
   }
+}
+
+function readRefused(value: unknown, where: string): RefusedClaim {
+  if (!isObject(value)) throw unreadable(where, '"refused" is not an object')
+  const { keyId, code, until } = value
+  if (!isText(keyId) || !isText(code)) throw unreadable(where, '"refused" does not say what was refused')
+  if (!isText(until) || Number.isNaN(Date.parse(until))) throw unreadable(where, '"refused.until" is not a time')
+  return { keyId, code, until }
 }
 
 function readJwk(value: unknown, where: string, name: string): PrivateJwk {

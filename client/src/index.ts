@@ -1,8 +1,13 @@
 /** Everything that runs in browsers and edge runtimes too. */
+export { ClaimError } from './claims.ts'
+export { type Client, type ClientOptions, createClient } from './client.ts'
 export { checkDocument, readDocument, writeDocument } from './document.ts'
+export type { ClientEvent } from './events.ts'
+export type { Given } from './given.ts'
 export {
   type PendingClaim,
   type PrivateJwk,
+  type RefusedClaim,
   type Store,
   StoreConflict,
   type Stored,

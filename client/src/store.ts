@@ -13,7 +13,11 @@ export interface PrivateJwk {
   readonly d: string
 }
 
-export type StoredKey = { readonly keyId: string } & (
+export type StoredKey = {
+  readonly keyId: string
+  /** 2 for the first successor; absent where a notice has not said it. */
+  readonly version?: number
+} & (
   | { readonly kind: 'bearer' | 'hmac-sha256'; readonly token: string }
   | { readonly kind: 'ed25519'; readonly privateKey: PrivateJwk }
 )
@@ -28,14 +32,25 @@ export interface PendingClaim {
   readonly claim?: string
 }
 
+/** What came of a claim that failed for good: kept, so that of many processes not each tries it anew. */
+export interface RefusedClaim {
+  /** The key that was to be replaced. */
+  readonly keyId: string
+  /** A problem code of the API. */
+  readonly code: string
+  /** ISO 8601. Nobody claims before. */
+  readonly until: string
+}
+
 /** What a store keeps of one credential. */
 export interface StoredCredential {
   readonly format: 1
   readonly credentialId?: string
   readonly current: StoredKey
-  /** Kept until the new one has worked. */
+  /** What `current` has replaced: kept until the next replacement, for a rotation may be rolled back after the new one has worked. */
   readonly previous?: StoredKey
   readonly pending?: PendingClaim
+  readonly refused?: RefusedClaim
 }
 
 export interface Stored {

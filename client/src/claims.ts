@@ -1,0 +1,208 @@
+/**
+ * Claims the successor of a key, in the background. Of all the processes that share a store the one that manages to write `pending` asks the
+ * API; the pair that the answer is encrypted to is in the store before that, so whoever finds a claim that its maker did not end, repeats it and gets
+ * the same answer (docs/adr/0020).
+ */
+import type { Listener } from './events.ts'
+import { newPair } from './key-pairs.ts'
+import { type Keyring, tellStoreError } from './keyring.ts'
+import { type PendingClaim, type StoredCredential, type StoredKey, StoreError } from './store.ts'
+import { type Asking, askForSuccessor } from './successor.ts'
+import { backOff, jittered, pause } from './waiting.ts'
+
+/** Whoever claims says so anew at each try; after so long without that, another process goes on with it. */
+const ABANDONED_MS = 10_000
+/** How often others look for the end of a claim, where the store does not tell them. */
+const LOOK_MS = 500
+const AGAIN_MS = { shortest: 250, longest: 30_000 }
+/** After these, a notice may be out of date or come before its rotation. */
+const REFUSED_MS: Readonly<Record<string, number>> = { 'no-successor': 30_000, 'successor-refused': 10 * 60_000 }
+const REFUSED_LONG_MS = 60 * 60_000
+
+/** Why a claim came to nothing. */
+export class ClaimError extends Error {
+  override readonly name = 'ClaimError'
+  /** A problem code of the API. */
+  readonly code: string
+
+  constructor(code: string) {
+    super(`the successor was not handed out: ${code}`)
+    this.code = code
+  }
+}
+
+interface Wanted {
+  /** The key to be replaced. */
+  readonly keyId: string
+  /** Of a claim that was handed over. */
+  readonly code?: string
+  readonly version?: number
+  /** Only to end what somebody has begun. */
+  readonly begun?: boolean
+}
+
+interface ClaimantOptions {
+  readonly keyring: Keyring
+  readonly asking: Asking
+  readonly tell: Listener
+  readonly signal: AbortSignal
+  readonly abandonedMs?: number | undefined
+}
+
+export class Claimant {
+  readonly #options: ClaimantOptions
+  /** One at a time in a process. */
+  #running: Promise<unknown> | undefined
+  #notBefore = 0
+  #failures = 0
+  /** The last lease that is ours. */
+  #lease = ''
+
+  constructor(options: ClaimantOptions) {
+    this.#options = options
+  }
+
+  get isIdle(): boolean {
+    return this.#running === undefined && this.#options.asking.now() >= this.#notBefore
+  }
+
+  /** In the background: never throws. */
+  start(wanted: Wanted): void {
+    if (!this.isIdle) return
+    this.#running = this.#run(wanted)
+      .then(
+        () => {
+          this.#failures = 0
+        },
+        (error: unknown) => this.#failed(error),
+      )
+      .finally(() => {
+        this.#running = undefined
+      })
+  }
+
+  /**
+   * Claims with a code that was handed over.
+   * @throws ClaimError, StoreError
+   */
+  async claim(code: string): Promise<StoredKey> {
+    while (this.#running !== undefined) await this.#running.catch(() => undefined)
+    const { value } = await this.#options.keyring.read(this.#options.signal)
+    const claimed = this.#run({ keyId: value.current.keyId, code })
+    this.#running = claimed
+    try {
+      return await claimed
+    } finally {
+      this.#running = undefined
+    }
+  }
+
+  /** Resolves when nothing is under way. */
+  async settled(): Promise<void> {
+    await this.#running?.catch(() => undefined)
+  }
+
+  #failed(error: unknown): void {
+    const { signal, asking, tell } = this.#options
+    if (signal.aborted) return
+    this.#failures += 1
+    this.#notBefore = asking.now() + backOff(this.#failures, AGAIN_MS.shortest, AGAIN_MS.longest)
+    if (!(error instanceof ClaimError)) tellStoreError(tell, error)
+  }
+
+  /** @returns the key that has replaced the one named */
+  async #run(wanted: Wanted): Promise<StoredKey> {
+    const { keyring, asking, tell, signal, abandonedMs = ABANDONED_MS } = this.#options
+    const patience = jittered(abandonedMs)
+    for (let tries = 1; ; ) {
+      const stored = await keyring.read(signal)
+      const { value } = stored
+      const { current, pending, refused } = value
+      if (isReplaced(value, wanted)) return current
+      const leased = pending === undefined ? 0 : Date.parse(pending.since) + patience - asking.now()
+      if (pending !== undefined && pending.since !== this.#lease && leased > 0) {
+        await pause(Math.min(leased, jittered(LOOK_MS)), signal)
+        continue
+      }
+      if (pending === undefined && wanted.begun === true) return current
+      if (pending === undefined && wanted.code === undefined && refused?.keyId === wanted.keyId) {
+        const until = Date.parse(refused.until)
+        if (until > asking.now()) {
+          this.#notBefore = until
+          throw new ClaimError(refused.code)
+        }
+      }
+      const own = await this.#lend(pending, wanted, current)
+      const { refused: _, ...kept } = value
+      const leasedNow = await keyring.replace({ ...kept, pending: own }, stored.version, signal)
+      if (leasedNow === undefined) continue
+      this.#lease = own.since
+      const asked = keyOf(value, wanted) ?? current
+      const answer = await askForSuccessor(asking, asked, own, signal)
+      if (answer.outcome === 'key') {
+        const version = wanted.version === undefined ? {} : { version: wanted.version }
+        const key = await this.#keep(value, own, { ...answer.key, ...version }, asked)
+        if (key !== undefined) return key
+      } else if (answer.outcome === 'refused') {
+        const until = new Date(asking.now() + jittered(REFUSED_MS[answer.code] ?? REFUSED_LONG_MS))
+        const said = { keyId: asked.keyId, code: answer.code, until: until.toISOString() }
+        if ((await keyring.replace({ ...kept, refused: said }, leasedNow.version, signal)) === undefined) continue
+        tell({ type: 'claim-refused', code: answer.code, until })
+        this.#notBefore = until.getTime()
+        throw new ClaimError(answer.code)
+      } else {
+        const waitMs = Math.max(answer.afterMs ?? 0, backOff(tries, AGAIN_MS.shortest, AGAIN_MS.longest))
+        tell({ type: 'claim-delayed', detail: answer.detail, again: new Date(asking.now() + waitMs) })
+        await pause(waitMs, signal)
+        tries += 1
+      }
+    }
+  }
+
+  /** The claim, as of now; with a pair of its own when nobody has begun it. */
+  async #lend(pending: PendingClaim | undefined, { code }: Wanted, { kind }: StoredKey): Promise<PendingClaim> {
+    const since = new Date(this.#options.asking.now()).toISOString()
+    if (pending !== undefined) return { ...pending, since }
+    return { since, privateKey: await newPair(kind), ...(code === undefined ? {} : { claim: code }) }
+  }
+
+  /**
+   * Stores the new key; only what is stored is used, or a crash would lose it.
+   * @returns undefined when the claim is no longer there: somebody has ended it
+   */
+  async #keep(before: StoredCredential, own: PendingClaim, key: StoredKey, old: StoredKey): Promise<StoredKey | undefined> {
+    const { keyring, tell, signal, asking } = this.#options
+    const { credentialId } = before
+    const next = { format: 1, ...(credentialId === undefined ? {} : { credentialId }), current: key, previous: old } as const
+    for (let tries = 1; ; tries++) {
+      try {
+        const { value, version } = await keyring.read(signal)
+        if (value.pending?.privateKey.d !== own.privateKey.d) return undefined
+        if ((await keyring.replace(next, version, signal)) !== undefined) {
+          tell({ type: 'claimed', keyId: key.keyId })
+          return key
+        }
+      } catch (error) {
+        if (signal.aborted || !(error instanceof StoreError)) throw error
+        tellStoreError(tell, error)
+        const waitMs = backOff(tries, AGAIN_MS.shortest, AGAIN_MS.longest)
+        tell({ type: 'claim-delayed', detail: 'the new key can not be stored', again: new Date(asking.now() + waitMs) })
+        await pause(waitMs, signal)
+      }
+    }
+  }
+}
+
+/** The key that asks for its successor: the current one, or the one before it where a rotation was rolled back. */
+const keyOf = ({ current, previous }: StoredCredential, { keyId }: Wanted): StoredKey | undefined =>
+  [current, previous].find((key) => key?.keyId === keyId)
+
+export function isReplaced(
+  { current, previous }: StoredCredential,
+  { keyId, version }: Pick<Wanted, 'keyId' | 'version'>,
+): boolean {
+  if (current.keyId === keyId) return false
+  // A notice on the key before: of the rotation that has brought the current one, or of one after it was rolled back?
+  const rolledBack = previous?.keyId === keyId && version !== undefined && (current.version ?? version) < version
+  return !rolledBack
+}

@@ -1,0 +1,402 @@
+/** What a client does with its keys, its store and the answers of a provider: no request of it is lost to a rotation. */
+import {
+  type Client,
+  type ClientEvent,
+  type ClientOptions,
+  createClient,
+  memoryStore,
+  type Store,
+  StoreError,
+} from '@keyturn/client'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { eventually } from '../support/house.ts'
+import { Provider, type ProviderKey, someCode } from './provider.ts'
+
+interface Scene {
+  readonly provider: Provider
+  readonly old: ProviderKey
+  readonly store: Store
+  readonly events: ClientEvent[]
+  open(options?: Partial<ClientOptions>): Client
+  call(client: Client, init?: RequestInit): Promise<number>
+}
+
+async function scene(): Promise<Scene> {
+  const provider = await Provider.start()
+  const old = provider.issue()
+  const store = memoryStore()
+  const events: ClientEvent[] = []
+  return {
+    provider,
+    old,
+    store,
+    events,
+    open(options = {}) {
+      const api = `${provider.url}/control/`
+      const client = createClient({ store, credential: old.token, api, onEvent: (event) => events.push(event), ...options })
+      onTestFinished(() => client.close())
+      return client
+    },
+    async call(client, init) {
+      const response = await client.fetch(`${provider.url}/v1/orders?x=1`, init)
+      await response.arrayBuffer()
+      return response.status
+    },
+  }
+}
+
+const adopted = (client: Client, keyId: string): Promise<unknown> =>
+  eventually(async () => (await client.keyId()) === keyId, `key ${keyId} adopted`, 10_000)
+/** The same store, for a process that hears of nothing. */
+const unwatched = ({ read, replace }: Store): Store => ({ read, replace })
+const stored = async (store: Store) => (await store.read())?.value
+const streamOf = (...chunks: string[]): RequestInit =>
+  ({
+    method: 'POST',
+    body: new ReadableStream({
+      start(controller) {
+        for (const chunk of chunks) controller.enqueue(new TextEncoder().encode(chunk))
+        controller.close()
+      },
+    }),
+    duplex: 'half',
+  }) as RequestInit
+
+test('shows the key beside what the caller sends, and puts what it was given into an empty store', async () => {
+  const { provider, old, store, open, call } = await scene()
+  const client = open()
+  expect(await call(client, { method: 'POST', body: 'buy', headers: { 'x-own': 'yes' } })).toBe(200)
+  const [seen] = provider.seen
+  expect(seen).toMatchObject({ keyId: old.keyId, method: 'POST', url: '/v1/orders?x=1', body: 'buy' })
+  expect(seen?.headers['x-own']).toBe('yes')
+  expect(await stored(store)).toEqual({ format: 1, current: { keyId: old.keyId, kind: 'bearer', token: old.token } })
+  await client.fetch(new Request(`${provider.url}/b`, { method: 'PUT', body: 'x', headers: { 'x-two': '2' } }))
+  expect(provider.seen.at(-1)).toMatchObject({ method: 'PUT', url: '/b', body: 'x', headers: { 'x-two': '2' } })
+})
+
+test('a notice has the successor claimed once, stored, and used; the old key is kept', async () => {
+  const { provider, old, store, events, open, call } = await scene()
+  const client = open()
+  const next = provider.rotate(old)
+  expect(await Promise.all(Array.from({ length: 20 }, () => call(client)))).toEqual(Array(20).fill(200))
+  await adopted(client, next.keyId)
+  expect(await call(client)).toBe(200)
+  expect(provider.seen.at(-1)?.keyId).toBe(next.keyId)
+  expect(provider.claims).toHaveLength(1)
+  expect(await stored(store)).toEqual({
+    format: 1,
+    current: { keyId: next.keyId, kind: 'bearer', token: next.token, version: 2 },
+    previous: { keyId: old.keyId, kind: 'bearer', token: old.token },
+  })
+  expect(events.map(({ type }) => type)).toEqual(['adopted', 'claimed'])
+})
+
+test('of twenty that share a store one claims, and all use the new key', async () => {
+  const { provider, old, open, call } = await scene()
+  const clients = Array.from({ length: 20 }, () => open())
+  const next = provider.rotate(old)
+  await Promise.all(clients.map((client) => call(client)))
+  for (const client of clients) await adopted(client, next.keyId)
+  expect(provider.claims).toHaveLength(1)
+})
+
+test('the pair is in the store before the claim is sent, and whoever finds it goes on with it', async () => {
+  const { provider, old, store, open, call } = await scene()
+  const first = open({ fetch: dying(provider) })
+  const next = provider.rotate(old)
+  expect(await call(first)).toBe(200)
+  // The answer to the first claim never arrives, and its process is gone.
+  await eventually(() => provider.claims.length === 1, 'a claim')
+  await first.close()
+  expect(await stored(store)).toMatchObject({ current: { keyId: old.keyId }, pending: { privateKey: { crv: 'P-256' } } })
+  const second = open({ abandonedMs: 50 })
+  expect(await call(second)).toBe(200)
+  await adopted(second, next.keyId)
+  expect(provider.claims.map(({ status }) => status)).toEqual([200, 200])
+  expect(new Set(provider.claims.map(({ recipient }) => recipient)).size).toBe(1)
+})
+
+/** Claims get through, and nothing comes back. */
+const dying =
+  (provider: Provider): typeof fetch =>
+  async (input, init) => {
+    const answer = fetch(input, init)
+    if (!String(input).startsWith(`${provider.url}/control`)) return answer
+    await answer
+    return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
+  }
+
+describe('when the new key is refused', () => {
+  test('the old one is taken, for the same request, and the new one tried again later', async () => {
+    const { provider, old, open, call, events } = await scene()
+    let now = Date.now()
+    const client = open({ now: () => now })
+    const next = provider.rotate(old)
+    await call(client)
+    await adopted(client, next.keyId)
+    next.state = 'deactivated'
+    expect(await call(client, { method: 'POST', body: 'sell' })).toBe(200)
+    expect(provider.seen.slice(-2)).toMatchObject([
+      { keyId: next.keyId, status: 401 },
+      { keyId: old.keyId, status: 200, body: 'sell' },
+    ])
+    expect(events.at(-1)).toEqual({ type: 'fell-back', keyId: old.keyId, refused: next.keyId })
+    expect(await call(client)).toBe(200)
+    expect(provider.seen.at(-2)?.status).toBe(200)
+    next.state = 'active'
+    now += 2_000
+    expect(await call(client)).toBe(200)
+    expect(provider.seen.at(-1)?.keyId).toBe(next.keyId)
+    expect(provider.claims).toHaveLength(1)
+  })
+
+  test('a body that can be read once arrives, whole and once', async () => {
+    const { provider, old, open, call } = await scene()
+    const client = open()
+    const next = provider.rotate(old)
+    await call(client)
+    await adopted(client, next.keyId)
+    next.state = 'deactivated'
+    expect(await call(client, streamOf('one', 'two'))).toBe(200)
+    expect(provider.seen.filter(({ method }) => method === 'POST')).toMatchObject([
+      { keyId: old.keyId, body: 'onetwo', status: 200 },
+    ])
+  })
+
+  test('a rotation after that one was rolled back is followed', async () => {
+    const { provider, old, open, call } = await scene()
+    const client = open()
+    const second = provider.rotate(old)
+    await call(client)
+    await adopted(client, second.keyId)
+    second.state = 'deactivated'
+    delete old.successor
+    expect(await call(client)).toBe(200)
+    old.successor = provider.issue(3)
+    expect(await call(client)).toBe(200)
+    await adopted(client, old.successor.keyId)
+    expect(await call(client)).toBe(200)
+  })
+})
+
+describe('bodies that can be read once', () => {
+  test('are sent with a key that has just been accepted, without asking first', async () => {
+    const { provider, open, call } = await scene()
+    const client = open()
+    await call(client)
+    expect(await call(client, streamOf('a'))).toBe(200)
+    expect(provider.seen.map(({ method }) => method)).toEqual(['GET', 'POST'])
+  })
+
+  test('prove the new key by a HEAD request', async () => {
+    const { provider, old, open, call } = await scene()
+    const client = open()
+    const next = provider.rotate(old)
+    await call(client)
+    await adopted(client, next.keyId)
+    expect(await call(client, streamOf('a'))).toBe(200)
+    expect(provider.seen.slice(1).map(({ method, keyId }) => [method, keyId])).toEqual([
+      ['HEAD', next.keyId],
+      ['POST', next.keyId],
+    ])
+  })
+
+  test('of a process that has slept through a rotation are not lost', async () => {
+    const { provider, old, store, open, call } = await scene()
+    let now = Date.now()
+    const [sleeper, other] = [open({ now: () => now, store: unwatched(store) }), open()]
+    await call(sleeper)
+    const next = provider.rotate(old)
+    await call(other)
+    await adopted(other, next.keyId)
+    old.state = 'deactivated'
+    now += 3_600_000
+    expect(await call(sleeper, streamOf('still', 'here'))).toBe(200)
+    expect(provider.seen.filter(({ method }) => method === 'POST')).toMatchObject([{ keyId: next.keyId, body: 'stillhere' }])
+  })
+})
+
+test('a process whose key is refused reads the store, and tries again with the key that another one has put there', async () => {
+  const { provider, old, store, open, call } = await scene()
+  const [late, other] = [open({ store: unwatched(store) }), open()]
+  await call(late)
+  const next = provider.rotate(old)
+  await call(other)
+  await adopted(other, next.keyId)
+  old.state = 'deactivated'
+  let now = Date.now()
+  const later = open({ store: unwatched(store), now: () => now })
+  expect(await call(later)).toBe(200)
+  now += 2_000
+  await eventually(async () => (await call(late)) === 200, 'the late one with the new key', 5_000)
+  expect(await late.keyId()).toBe(next.keyId)
+})
+
+describe('a 401 that no other key helps against', () => {
+  test('is the answer, as the first key got it, and neither key is blamed', async () => {
+    const { provider, old, open, call, events } = await scene()
+    const client = open()
+    const next = provider.rotate(old)
+    await call(client)
+    await adopted(client, next.keyId)
+    provider.status = 401
+    expect(await call(client)).toBe(401)
+    provider.status = 200
+    expect(await call(client)).toBe(200)
+    expect(provider.seen.at(-1)?.keyId).toBe(next.keyId)
+    expect(events.map(({ type }) => type)).not.toContain('fell-back')
+  })
+})
+
+describe('a claim that is refused', () => {
+  test('is not tried again, by nobody who shares the store', async () => {
+    const { provider, old, store, open, call, events } = await scene()
+    provider.rotate(old)
+    provider.refusals.push('claim-used', 'claim-used', 'claim-used')
+    const [first, second] = [open(), open()]
+    await call(first)
+    await eventually(() => events.length > 0, 'a refusal')
+    expect(events).toMatchObject([{ type: 'claim-refused', code: 'claim-used' }])
+    for (let i = 0; i < 5; i++) expect(await Promise.all([call(first), call(second), call(open())])).toEqual([200, 200, 200])
+    expect(provider.claims).toHaveLength(1)
+    expect(await stored(store)).toMatchObject({
+      current: { keyId: old.keyId },
+      refused: { keyId: old.keyId, code: 'claim-used' },
+    })
+    expect(await stored(store)).not.toHaveProperty('pending')
+  })
+
+  test('is tried again when its time has come', async () => {
+    const { provider, old, open, call, events } = await scene()
+    let now = Date.now()
+    const client = open({ now: () => now })
+    const next = provider.rotate(old)
+    provider.refusals.push('no-successor')
+    await call(client)
+    await eventually(() => events.length > 0, 'a refusal')
+    now += 60_000
+    await eventually(async () => (await call(client)) === 200 && (await client.keyId()) === next.keyId, 'the new key')
+  })
+})
+
+test('an API that fails is asked again, with the same pair, not sooner than it says', async () => {
+  const { provider, old, open, call, events } = await scene()
+  provider.refusals.push('dependency-unavailable', { status: 429, headers: { 'retry-after': '1' } }, { status: 502 })
+  const client = open()
+  const next = provider.rotate(old)
+  const began = performance.now()
+  await call(client)
+  await adopted(client, next.keyId)
+  expect(performance.now() - began).toBeGreaterThan(1_000)
+  expect(events.filter(({ type }) => type === 'claim-delayed')).toHaveLength(3)
+  expect(new Set(provider.claims.map(({ recipient }) => recipient)).size).toBe(1)
+})
+
+test('while nobody answers at the API, requests go on, and closing ends the attempts', async () => {
+  const { provider, old, open, call, events } = await scene()
+  const client = open({ api: 'http://127.0.0.1:9/', timeoutMs: 500 })
+  provider.rotate(old)
+  for (let i = 0; i < 5; i++) expect(await call(client)).toBe(200)
+  await eventually(() => events.some(({ type }) => type === 'claim-delayed'), 'a delay')
+  await client.close()
+  const { length } = events
+  expect(await call(client)).toBe(200)
+  expect(events).toHaveLength(length)
+})
+
+describe('with a claim that the provider has sent', () => {
+  test.each(['', 'https://api.example.com/v1/claims/', 'https://api.example.com/claim#'])('after %j', async (before) => {
+    const { provider, old, store, open, call } = await scene()
+    const client = open()
+    const next = provider.issue(2)
+    expect(await client.claim(before + someCode())).toEqual({ keyId: next.keyId })
+    expect(await stored(store)).toMatchObject({ current: { keyId: next.keyId }, previous: { keyId: old.keyId } })
+    expect(await call(client)).toBe(200)
+    expect(provider.seen.at(-1)?.keyId).toBe(next.keyId)
+  })
+
+  test('a refusal rejects, and what is no code is not sent', async () => {
+    const { provider, open } = await scene()
+    const client = open()
+    provider.issue(2)
+    provider.refusals.push('claim-expired')
+    await expect(client.claim(someCode())).rejects.toMatchObject({ name: 'ClaimError', code: 'claim-expired' })
+    await expect(client.claim('https://api.example.com/claim')).rejects.toThrow(TypeError)
+    expect(provider.claims).toHaveLength(1)
+  })
+})
+
+test('an aborted request ends, and nothing else does', async () => {
+  const { provider, open, call } = await scene()
+  const client = open()
+  const leaving = new AbortController()
+  leaving.abort()
+  await expect(call(client, { signal: leaving.signal })).rejects.toMatchObject({ name: 'AbortError' })
+  expect(await call(client)).toBe(200)
+  expect(provider.seen).toHaveLength(1)
+})
+
+test('the key goes to no other origin than those that are named', async () => {
+  const { provider, open, call } = await scene()
+  expect(await call(open({ origins: [provider.url] }))).toBe(200)
+  await expect(call(open({ origins: ['https://api.example.com'] }))).rejects.toThrow('none of the origins')
+  expect(provider.seen).toHaveLength(1)
+})
+
+describe('a store', () => {
+  const failing = (code: ConstructorParameters<typeof StoreError>[0]): Store => {
+    const fail = async (): Promise<never> => {
+      throw new StoreError(code, 'on purpose')
+    }
+    return { read: fail, replace: fail }
+  }
+
+  test('that can not be reached does not keep a program with a key from its work', async () => {
+    const { open, call, events } = await scene()
+    expect(await call(open({ store: failing('unreachable') }))).toBe(200)
+    expect(events).toEqual([{ type: 'store-failed', code: 'unreachable', message: 'on purpose' }])
+  })
+
+  test('that holds something else does', async () => {
+    const { provider, open, call } = await scene()
+    await expect(call(open({ store: failing('unreadable') }))).rejects.toMatchObject({ code: 'unreadable' })
+    expect(provider.seen).toHaveLength(0)
+  })
+
+  test('that holds the key of another credential is not used', async () => {
+    const { provider, old, store, open, call } = await scene()
+    await store.replace({ format: 1, credentialId: 'crd_other', current: { keyId: 'x', kind: 'bearer', token: 'y' } }, undefined)
+    const mine = open({ credential: { credentialId: 'crd_mine', token: old.token } })
+    await expect(call(mine)).rejects.toMatchObject({ code: 'wrong-credential' })
+    expect(provider.seen).toHaveLength(0)
+  })
+
+  test('that is full keeps its key, and so does the client; the claim ends when there is room', async () => {
+    const { provider, old, store, open, call, events } = await scene()
+    let full = false
+    const tight: Store = {
+      read: store.read,
+      async replace(next, after) {
+        if (full) throw new StoreError('no-space', 'on purpose')
+        full = next.pending !== undefined
+        return store.replace(next, after)
+      },
+    }
+    const client = open({ store: tight })
+    const next = provider.rotate(old)
+    await call(client)
+    await eventually(() => events.filter(({ type }) => type === 'store-failed').length >= 2, 'the second failure')
+    expect(await call(client)).toBe(200)
+    expect(provider.seen.map(({ keyId }) => keyId)).toEqual([old.keyId, old.keyId])
+    full = false
+    await adopted(client, next.keyId)
+    expect(provider.claims).toHaveLength(1)
+  })
+
+  test('that is empty wants a key', async () => {
+    const { call } = await scene()
+    await expect(call(createClient({ store: memoryStore(), api: 'http://127.0.0.1:9' }))).rejects.toThrow(
+      'give one as `credential`',
+    )
+  })
+})
