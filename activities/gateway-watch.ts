@@ -3,9 +3,11 @@
  * waited for until it leaves (a tombstone of its own) or an operator declares it gone (a tombstone of ours).
  */
 import { randomUUID } from 'node:crypto'
-import { decodeGatewayEvent, type GatewayReport } from '@keyturn/contract'
+import { setTimeout } from 'node:timers/promises'
+import { decodeGatewayEvent, type GatewayReport, type TopicNames } from '@keyturn/contract'
 import type { Consumer, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
+import { ensureTopics } from '../infra/topics.ts'
 import { createTopicEnds, type TopicEnds } from './kafka.ts'
 
 /** A tombstone with this header is an operator's word, not the gateway's own goodbye. */
@@ -13,6 +15,7 @@ export const DECLARED_GONE = 'keyturn-declared-gone'
 
 /** How many reports of a gateway are remembered: enough to find the first one past an offset, a moment later. */
 const REMEMBERED_REPORTS = 64
+const AGAIN_AFTER_MS = 1_000
 
 export interface WatchedGateway {
   readonly latest: GatewayReport
@@ -35,13 +38,16 @@ export interface GatewayWatch {
   stop(): Promise<void>
 }
 
-export async function watchGateways(kafka: Kafka, topic: string, log: Logger): Promise<GatewayWatch> {
+/** Begins to follow them, and tries until Kafka is there. */
+export function watchGateways(kafka: Kafka, topics: TopicNames, log: Logger): GatewayWatch {
+  const topic = topics.gateways
+  const stopping = new AbortController()
   const gateways: Gateways = new Map()
   const listeners = new Set<() => void>()
   let next = 0n
   let lostAt: number | undefined
   const ends = createTopicEnds(kafka)
-  const consumer = await follow(kafka, topic, log, (message) => {
+  const following = follow(kafka, topics, log, stopping.signal, (message) => {
     const lost = apply(gateways, message, log)
     if (lost !== undefined) lostAt = Math.max(lost, lostAt ?? lost)
     next = BigInt(message.offset) + 1n
@@ -62,7 +68,8 @@ export async function watchGateways(kafka: Kafka, topic: string, log: Logger): P
       return gateways
     },
     async stop() {
-      await Promise.allSettled([consumer.disconnect(), ends.stop()])
+      stopping.abort()
+      await Promise.allSettled([following.then((consumer) => consumer?.disconnect()), ends.stop()])
     },
   }
 }
@@ -117,17 +124,39 @@ const continues = (before: GatewayReport, { incarnation, positions }: GatewayRep
   before.incarnation === incarnation &&
   Object.entries(before.positions).every(([partition, position]) => (positions[partition] ?? 0) >= position)
 
+async function follow(
+  kafka: Kafka,
+  topics: TopicNames,
+  log: Logger,
+  signal: AbortSignal,
+  each: (message: KafkaMessage) => void,
+): Promise<Consumer | undefined> {
+  while (!signal.aborted) {
+    const consumer = kafka.consumer({
+      groupId: `keyturn-watch-${randomUUID()}`,
+      maxWaitTimeInMs: 500,
+      retry: { restartOnFailure: async () => true },
+    })
+    consumer.on(consumer.events.CRASH, ({ payload }) => {
+      log.error({ err: payload.error, restarts: payload.restart }, 'stopped hearing from the gateways')
+    })
+    try {
+      // Whoever follows a topic that is not there makes one that is like none of ours.
+      await ensureTopics(kafka, topics)
+      await consumer.connect()
+      await begin(consumer, topics.gateways, each)
+      return consumer
+    } catch (error) {
+      await consumer.disconnect().catch(() => {})
+      log.warn({ err: error }, 'the gateways can not be heard yet; trying again')
+      await setTimeout(AGAIN_AFTER_MS, undefined, { signal }).catch(() => {})
+    }
+  }
+  return undefined
+}
+
 /** One partition: the order of all reports is the order of this topic. Reads from the beginning, in a group of its own. */
-async function follow(kafka: Kafka, topic: string, log: Logger, each: (message: KafkaMessage) => void): Promise<Consumer> {
-  const consumer = kafka.consumer({
-    groupId: `keyturn-watch-${randomUUID()}`,
-    maxWaitTimeInMs: 500,
-    retry: { restartOnFailure: async () => true },
-  })
-  consumer.on(consumer.events.CRASH, ({ payload }) => {
-    log.error({ err: payload.error, restarts: payload.restart }, 'stopped hearing from the gateways')
-  })
-  await consumer.connect()
+async function begin(consumer: Consumer, topic: string, each: (message: KafkaMessage) => void): Promise<void> {
   await consumer.subscribe({ topics: [topic], fromBeginning: true })
   await consumer.run({
     autoCommit: false,
@@ -138,7 +167,6 @@ async function follow(kafka: Kafka, topic: string, log: Logger, each: (message: 
       }
     },
   })
-  return consumer
 }
 
 /** The offset that the next report will get. */

@@ -90,9 +90,9 @@ const PAGE = 10_000
 /** What another worker's `publish` has followed is forgotten some time. */
 const MOST_AHEAD = 1_000
 
-export async function createPropagation({ kafka, topics, db, log, source }: PropagationOptions): Promise<Propagation> {
+export function createPropagation({ kafka, topics, db, log, source }: PropagationOptions): Propagation {
   const publisher = createPublisher(kafka)
-  const watch = await watchGateways(kafka, topics.gateways, log)
+  const watch = watchGateways(kafka, topics, log)
   const ends = createTopicEnds(kafka)
   const guard = createRegistryGuard({ db, kafka, topics, log })
   guard.checkSoon()

@@ -87,7 +87,7 @@ async function cancel(house: BenchHouse, rolloverId: RolloverId): Promise<void> 
 async function publish({ db, kafka, prefix }: BenchHouse, members: readonly FleetMember[]): Promise<void> {
   const topics: TopicNames = topicNames(prefix)
   const log = createLog('bench', 'error')
-  const propagation = await createPropagation({ kafka, topics, db, log, source: '/bench' })
+  const propagation = createPropagation({ kafka, topics, db, log, source: '/bench' })
   const publication = await propagation.publishMany(members.map(({ keyId }) => keyId))
   const { unconfirmed } = await propagation.waitForAll(publication, { timeoutMs: PREPARED_WITHIN_MS })
   await propagation.stop()

@@ -50,7 +50,7 @@ export async function killDirectly(output: Output, credentialId: string | undefi
     const log = createLog('keyturn', 'silent')
     const kafka = createKafka(kafkaBrokers, 'keyturn-cli', log)
     try {
-      const propagation = await createPropagation({ kafka, topics, db, log, source: '/keyturn/cli' })
+      const propagation = createPropagation({ kafka, topics, db, log, source: '/keyturn/cli' })
       try {
         const publication = await rollovers.publishRollover({ db, propagation }, rolloverId)
         return await rollovers.confirmRollover({ db, propagation }, rolloverId, publication, { timeoutMs: RECEIPT_MS })

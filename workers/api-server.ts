@@ -9,7 +9,6 @@ import { given } from '../api/routes.ts'
 import { createApi } from '../api/server.ts'
 import type { Config } from '../infra/config.ts'
 import type { Log } from '../infra/log.ts'
-import { ensureTopics } from '../infra/topics.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { openSealer } from '../registry/reseal.ts'
@@ -26,18 +25,28 @@ export interface RunningApi extends RunningProcess {
 /** No request of ours takes longer; one that does is waiting for its own body. Kubernetes kills after 30 s. */
 const DRAIN_MS = 25_000
 
-/** Brings the registry up to date, and serves the API. The servers it needs must be there. */
+/**
+ * Brings the registry up to date, and serves the API. PostgreSQL must be there; the others may come later: without Kafka, gateways ask this
+ * process what has ended.
+ */
 export async function startApiServer(config: Config, log: Log, clock: () => Date = () => new Date()): Promise<RunningApi> {
   await migrate(config.postgresUrl)
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-api', max: 20, statementMs: 10_000 })
   const sealer = await openSealer(db, config)
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-api', log)
-  await ensureTopics(kafka, config.topics)
-  const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source: '/keyturn/api' })
+  const propagation = createPropagation({ kafka, topics: config.topics, db, log, source: '/keyturn/api' })
   const alerts = createAlerts(kafka, config.topics, '/keyturn/api')
   const admin = kafka.admin()
-  await admin.connect()
-  const connection = await Connection.connect({ address: config.temporalAddress })
+  let connected: Promise<void> | undefined
+  const pingKafka = async (): Promise<void> => {
+    connected ??= admin.connect().catch((error: unknown) => {
+      connected = undefined
+      throw error
+    })
+    await connected
+    await admin.describeCluster()
+  }
+  const connection = Connection.lazy({ address: config.temporalAddress })
   const temporal = new Client({ connection, namespace: config.temporalNamespace })
   const { taskQueue, leaks } = config
   const responses = createLeakResponses({ temporal, taskQueue, db, propagation, leakSettings: leaks, clock, log })
@@ -49,7 +58,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
     propagation,
     alert: (alert) => alerts.raiseInTheEnd(alert),
     respond: responses.respond,
-    pingKafka: async () => void (await admin.describeCluster()),
+    pingKafka,
     clock,
     log,
     config: {
@@ -88,5 +97,6 @@ if (isProgram(import.meta.url)) {
     'api-server',
     ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen', 'fallback'],
     startApiServer,
+    ({ postgresUrl }) => ({ postgresUrl }),
   )
 }

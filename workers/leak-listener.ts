@@ -28,7 +28,7 @@ export async function startLeakListener(
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-leaks', log)
   const { topics, taskQueue, leaks: leakSettings } = config
   await ensureTopics(kafka, topics)
-  const propagation = await createPropagation({ kafka, topics, db, log, source: '/keyturn/leaks' })
+  const propagation = createPropagation({ kafka, topics, db, log, source: '/keyturn/leaks' })
   const connection = await Connection.connect({ address: config.temporalAddress })
   const temporal = new Client({ connection, namespace: config.temporalNamespace })
   const responses = createLeakResponses({ temporal, taskQueue, db, propagation, leakSettings, clock, log })

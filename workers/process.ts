@@ -20,12 +20,14 @@ export const isProgram = (moduleUrl: string): boolean =>
  * Runs a process until it is told to stop. SIGTERM or SIGINT stops it in good order and with exit code 0; a second one kills
  * it. Whatever goes wrong at the start is said in a sentence, and ends it with exit code 1.
  * @param name what the log calls it
- * @param sections the configuration that it needs; servers named in it are waited for
+ * @param sections the configuration that it needs
+ * @param needs the servers that are waited for: all that are configured, unless it can begin without some
  */
 export async function runProcess<S extends ConfigSection>(
   name: string,
   sections: readonly S[],
   start: (config: ConfigOf<S>, log: Log) => Promise<RunningProcess>,
+  needs: (config: ConfigOf<S>) => NeededServers = (config) => config as NeededServers,
 ): Promise<void> {
   let config: ConfigOf<S>
   try {
@@ -44,8 +46,7 @@ export async function runProcess<S extends ConfigSection>(
   // Until it runs there is nothing to finish.
   signalled.then(() => running ?? process.exit(0)).catch(() => {})
   try {
-    const servers: NeededServers = config as object
-    await waitForServers(servers, common.startupWaitMs, log)
+    await waitForServers(needs(config), common.startupWaitMs, log)
     running = await start(config, log)
     log.info('running')
   } catch (error) {

@@ -48,7 +48,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-worker', log)
   await ensureTopics(kafka, config.topics)
   const source = '/keyturn/worker'
-  const propagation = await createPropagation({ kafka, topics: config.topics, db, log, source })
+  const propagation = createPropagation({ kafka, topics: config.topics, db, log, source })
   const alerts = createAlerts(kafka, config.topics, source)
   const calls = await Connection.connect({ address: config.temporalAddress })
   const client = new Client({ connection: calls, namespace: config.temporalNamespace })

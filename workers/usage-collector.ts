@@ -28,7 +28,7 @@ export async function startUsageCollector(
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-collector', max: 4 })
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-collector', log)
   await ensureTopics(kafka, config.topics)
-  const watch = await watchGateways(kafka, config.topics.gateways, log)
+  const watch = watchGateways(kafka, config.topics, log)
   const connection = await Connection.connect({ address: config.temporalAddress })
   const client = new Client({ connection, namespace: config.temporalNamespace })
   const alerts = createAlerts(kafka, config.topics, '/keyturn/collector')

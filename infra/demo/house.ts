@@ -94,6 +94,7 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
       KEYTURN_GATEWAY_UPSTREAM: await upstream,
       KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',
       KEYTURN_GATEWAY_HEARTBEAT: '1s',
+      KEYTURN_GATEWAY_STALENESS: '10s',
       KEYTURN_JWKS_URL: `${api}${JWKS_PATH}`,
       KEYTURN_GATEWAY_FALLBACK_URL: api,
       KEYTURN_GATEWAY_FALLBACK_TOKEN: gatewayToken,

@@ -23,7 +23,7 @@ afterAll(async () => {
 
 async function propagation(db: Database = house.db): Promise<Propagation> {
   const kafka = createKafka(house.config.kafkaBrokers, 'test', house.log)
-  const opened = await createPropagation({ kafka, topics: house.config.topics, db, log: house.log, source: '/keyturn/test' })
+  const opened = createPropagation({ kafka, topics: house.config.topics, db, log: house.log, source: '/keyturn/test' })
   closers.push(() => opened.stop())
   return opened
 }

@@ -36,7 +36,7 @@ beforeEach(async () => {
   const { topics } = await uniqueTopics()
   keysTopic = topics.keys
   kafka = await forwardKafka()
-  propagation = await createPropagation({ kafka: createKafka([kafka.address], 'test', log), topics, db, log, source: '/test' })
+  propagation = createPropagation({ kafka: createKafka([kafka.address], 'test', log), topics, db, log, source: '/test' })
 })
 afterEach(async () => {
   await sweeping.stop()

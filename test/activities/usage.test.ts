@@ -49,7 +49,7 @@ beforeEach(async () => {
   topics = (await uniqueTopics()).topics
   publisher = createPublisher(kafka)
   words = createWords(publisher, topics)
-  watch = await watchGateways(kafka, topics.gateways, log)
+  watch = watchGateways(kafka, topics, log)
 })
 afterEach(async () => {
   await Promise.all([...collectors.map((collector) => collector.stop()), watch.stop(), publisher.stop()])
@@ -407,7 +407,7 @@ describe('G2: the evidence is never ahead of what is known', () => {
     expect(await evidenceOf(rotation)).toMatchObject({ sufficient: true })
     expect(await evidenceOf(rotation)).not.toHaveProperty('usageLostAt')
     const declaredAt = Date.now()
-    const propagation = await createPropagation({ kafka, topics, db, log, source: '/test' })
+    const propagation = createPropagation({ kafka, topics, db, log, source: '/test' })
     await propagation.declareGone('gw-3')
     await propagation.stop()
     await collector.sweep()

@@ -4,6 +4,7 @@ import { randomBase62 } from '@keyturn/contract'
 import getPort from 'get-port'
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { type Forwarder, forwardKafka, forwardPostgres, forwardTemporal } from '../support/forwarder.ts'
+import { eventually } from '../support/house.ts'
 import { type Running, startProgram } from '../support/processes.ts'
 import { createDatabase } from '../support/servers.ts'
 
@@ -31,14 +32,14 @@ function start(program: Program, env: Readonly<Record<string, string>>): Running
 }
 
 /** What it logged, without the lines of libraries. */
-const logOf = (running: Running): { level: number; msg: string; server?: string; where?: string }[] =>
+const logOf = (running: Running): { level: number; msg: string; server?: string; where?: string; namespace?: string }[] =>
   running
     .output()
     .split('\n')
     .filter((line) => line.startsWith('{"level"'))
     .map((line) => JSON.parse(line) as { level: number; msg: string })
 
-test('servers that come later are waited for, each is named in the log; topics that are missing are made; SIGTERM ends in good order', async () => {
+test('servers that come later are waited for, each is named in the log, and by the API PostgreSQL alone; topics that are missing are made; SIGTERM ends in good order', async () => {
   const env = await settings()
   const postgres = await forwardPostgres(env['KEYTURN_POSTGRES_URL'] ?? '')
   const [kafka, temporal] = await Promise.all([forwardKafka(), forwardTemporal()])
@@ -57,28 +58,45 @@ test('servers that come later are waited for, each is named in the log; topics t
     KEYTURN_STARTUP_WAIT: '10m',
   }
   const started = PROGRAMS.map((program) => start(program, through))
-  const wanted = [
-    ['PostgreSQL', `${postgres.address}${new URL(postgres.url).pathname}`],
+  const database = ['PostgreSQL', `${postgres.address}${new URL(postgres.url).pathname}`] as const
+  const others = [
     ['Kafka', kafka.address],
     ['Temporal', temporal.address],
-  ]
-  for (const running of started) {
+  ] as const
+  for (const [i, running] of started.entries()) {
+    const wanted = PROGRAMS[i] === 'api-server' ? [database] : [database, ...others]
     for (const [server] of wanted) await running.says(`"msg":"waiting for ${server}"`)
-    const waiting = logOf(running)
+    const waiting = logOf(running).filter(({ msg }) => msg.startsWith('waiting for'))
+    expect(new Set(waiting.map(({ server }) => server))).toEqual(new Set(wanted.map(([server]) => server)))
     for (const [server, where] of wanted)
       expect(waiting).toContainEqual(expect.objectContaining({ server, where, msg: `waiting for ${server}`, limitMs: 600_000 }))
     expect(running.child.exitCode).toBeNull()
   }
+  postgres.restore()
+  const api = `http://127.0.0.1:${port}`
+  const [serving] = started
+  await serving?.says('"msg":"running"')
+  // Whoever must kill a key now can do it, and gateways hear of it from here.
+  expect([(await fetch(`${api}/healthz`)).status, await (await fetch(`${api}/readyz`)).json()]).toEqual([
+    200,
+    { ready: false, postgres: 'ok', kafka: 'unavailable', temporal: 'unavailable' },
+  ])
+  const asOperator = { authorization: `Bearer ${env['KEYTURN_OPERATOR_TOKEN']}`, 'content-type': 'application/json' }
+  const create = () => fetch(`${api}/v1/clients`, { method: 'POST', headers: asOperator, body: '{"name":"early"}' })
+  expect((await create()).status).toBe(201)
   for (const forwarder of forwarders) forwarder.restore()
   for (const running of started) await running.says('"msg":"running"')
-  expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+  await eventually(async () => (await fetch(`${api}/readyz`)).status === 200, 'the API to have all servers', WITHIN_MS)
+  const gateways = await fetch(`${api}/v1/gateways`, { headers: asOperator })
+  expect([gateways.status, await gateways.json()]).toMatchObject([200, { gateways: [] }])
   for (const running of started) running.child.kill('SIGTERM')
   for (const running of started) {
     expect([await running.ended, logOf(running).map(({ msg }) => msg)]).toEqual([
       'exit code 0',
       expect.arrayContaining(['running', 'stopping', 'stopped']),
     ])
-    expect(logOf(running).filter(({ level }) => level >= 50)).toEqual([])
+    // Kafka's library has its own words for a Kafka that is away.
+    expect(logOf(running).filter(({ level, namespace }) => level >= 50 && namespace === undefined)).toEqual([])
   }
   const password = new URL(postgres.url).password
   for (const secret of [password, env['KEYTURN_KEK'], env['KEYTURN_OPERATOR_TOKEN']])
