@@ -14,7 +14,7 @@ import { tellGateways } from './propagated.ts'
 import { readPublicKey, readRecipientOf } from './public-key.ts'
 import { type Api, given, isoOf } from './routes.ts'
 import { HandedOut, Input, Problems, PublicKeyInput, RecipientInput } from './schemas.ts'
-import { withoutKeys } from './stray-keys.ts'
+import { whereFrom } from './where-from.ts'
 
 const CLAIM = /^[0-9A-Za-z]{43}$/
 
@@ -128,10 +128,6 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
     },
   )
 }
-
-/** Address and user agent, for the audit log. */
-const whereFrom = (request: FastifyRequest): string =>
-  `${request.ip} ${withoutKeys(request.headers['user-agent'] ?? '').slice(0, 200)}`.trim()
 
 function handOut(
   reply: FastifyReply,

@@ -4,6 +4,7 @@ import Type from 'typebox'
 import { getCredential } from '../registry/credentials.ts'
 import { rotationPolicyOf } from '../registry/policies.ts'
 import { getRotation, listRotations, type RotationSummary as RegisteredSummary, type Rotation } from '../registry/rotations.ts'
+import { switchoverOf } from '../registry/switchover.ts'
 import { readEvidence } from '../registry/usage.ts'
 import { operator } from './operator.ts'
 import { policyBody, policyOf } from './policy.ts'
@@ -122,7 +123,7 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
     {
       schema: {
         operationId: 'getRotation',
-        summary: 'Read a rotation: stage, timeline, evidence, receipts',
+        summary: 'Read a rotation: stage, timeline, evidence, how far the client has switched over, receipts',
         security: OPERATOR_SECURITY,
         params: Input({ id: RotationIdSchema }),
         response: { 200: RotationBody, ...Problems },
@@ -130,7 +131,10 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request) => {
       const rotation = await knownRotation(deps, request.params.id)
-      const evidence = await readEvidence(db, rotation.rotationId)
+      const [evidence, switchover] = await Promise.all([
+        readEvidence(db, rotation.rotationId),
+        switchoverOf(db, rotation.rotationId),
+      ])
       return {
         ...summaryOf(rotation),
         environment: rotation.environment,
@@ -142,6 +146,12 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
           silentGateways: [...evidence.silentGateways],
           stragglers: evidence.stragglers.map((straggler) => ({ ...straggler })),
         },
+        ...given(
+          'switchover',
+          switchover === undefined
+            ? undefined
+            : { ...switchover, programs: switchover.programs.map((program) => ({ ...program })) },
+        ),
         receipts: rotation.receipts.map((receipt) => ({
           ...receipt,
           gateways: receipt.gateways.map((gateway) => ({ ...gateway })),

@@ -182,7 +182,25 @@ export const EvidenceSchema = Type.Object({
       description: 'the client has not enrolled the public key of its new key: only the old one is accepted',
     }),
   ),
+  doneAt: Type.Optional(Timestamp),
   sufficient: Type.Boolean(),
+})
+
+/** Its `doneAt` is a forecast until all have moved. */
+export const SwitchoverSchema = Type.Object({
+  programs: Type.Array(
+    Type.Object({
+      userAgent: Type.String(),
+      addresses: Type.String({ description: 'an address, or a block of them' }),
+      movedAt: Type.Optional(Timestamp),
+      oldLastAt: Type.Optional(Timestamp),
+      newFirstAt: Type.Optional(Timestamp),
+    }),
+  ),
+  moved: Type.Integer(),
+  total: Type.Integer(),
+  perHour: Type.Optional(Type.Number({ description: 'how many move in an hour, since the client was told' })),
+  doneAt: Type.Optional(Timestamp),
 })
 
 const summary = {
@@ -224,6 +242,7 @@ export const RotationBody = Type.Object({
   }),
   timeline: TimelineSchema,
   evidence: EvidenceSchema,
+  switchover: Type.Optional(SwitchoverSchema),
   receipts: Type.Array(ReceiptSchema),
 })
 

@@ -8,6 +8,7 @@ import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
 import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './connections.ts'
 import { credentialRoutes } from './credentials.ts'
+import { doneRoutes } from './done.ts'
 import { fallbackRoutes } from './fallback.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
@@ -68,6 +69,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   api.register((open, _options, done) => {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
+    doneRoutes(open, deps)
     fallbackRoutes(open, deps)
     sessionRoutes(open, deps)
     done()

@@ -1,6 +1,6 @@
 /** What the API answers, as far as the command shows it. */
 import type { KeyState } from '@keyturn/contract/key-state'
-import type { Evidence, Receipt, RotationStage, Straggler, TimelineEntry, Trigger } from '@keyturn/contract/rotation'
+import type { Evidence, Receipt, RotationStage, Straggler, Switchover, TimelineEntry, Trigger } from '@keyturn/contract/rotation'
 
 export interface CredentialAnswer {
   readonly credentialId: string
@@ -40,6 +40,7 @@ export interface RotationAnswer extends RotationSummary {
   readonly newKeyId?: string
   readonly timeline: readonly TimelineEntry[]
   readonly evidence: Evidence
+  readonly switchover?: Switchover
   readonly receipts: readonly Receipt[]
   readonly unconfirmed: readonly string[]
 }

@@ -1,5 +1,5 @@
 /** Rotations and credentials as text. */
-import type { Receipt, TimelineEntry } from '@keyturn/contract/rotation'
+import type { Receipt, Switchover, TimelineEntry } from '@keyturn/contract/rotation'
 import type { CredentialAnswer, RotationAnswer, RotationSummary } from './answers.ts'
 import { type Output, plain, table } from './output.ts'
 
@@ -35,8 +35,25 @@ export function rotationText(rotation: RotationAnswer, output: Output): string {
   if (rotation.unconfirmed.length > 0) lines.push(`waits for   ${rotation.unconfirmed.join(', ')}`)
   lines.push('', ...rotation.timeline.map((entry) => stageLine(entry, output)))
   lines.push(...rotation.receipts.map((receipt) => receiptLine(receipt, output)))
+  const { switchover } = rotation
+  if (switchover !== undefined && switchover.total > 0) lines.push('', ...switchoverLines(switchover, evidence.doneAt))
   if (evidence.stragglers.length > 0) lines.push('', 'Still using the old key:', stragglersText(evidence.stragglers))
   return lines.join('\n')
+}
+
+function switchoverLines({ programs, moved, total, perHour, doneAt }: Switchover, saidAt: string | undefined): string[] {
+  const pace =
+    perHour === undefined || doneAt === undefined ? '' : `, ${perHour} an hour: all of them ${clock(doneAt)} at this rate`
+  const lines = [`${moved} of ${total} programs have switched over${pace}`]
+  if (saidAt !== undefined) lines.push(`the client has said at ${clock(saidAt)} that it is done`)
+  const rows = programs.map((program) => [
+    plain(program.addresses),
+    program.movedAt === undefined ? 'no' : clock(program.movedAt),
+    seen(program.oldLastAt),
+    seen(program.newFirstAt),
+    plain(program.userAgent),
+  ])
+  return [...lines, table(['addresses', 'moved', 'old key last', 'new key first', 'user agent'], rows)]
 }
 
 const seen = (at: string | undefined): string => (at === undefined ? 'never' : clock(at))

@@ -8,7 +8,7 @@ import {
   type UsageReport,
 } from '@keyturn/contract'
 import { type Database, first, type Tx } from './database.ts'
-import { MOST, SOURCES_KEPT, storable } from './usage-limits.ts'
+import { MOST, REPLAY_SOURCES_KEPT, storable } from './usage-limits.ts'
 
 export const NO_REPLAYS: Readonly<Record<ReplayOutcome, number>> = { replayed: 0, stale: 0, 'out-of-order': 0 }
 
@@ -59,7 +59,7 @@ export async function countReplays(tx: Tx, reports: readonly UsageReport[]): Pro
        select key_id, address, user_agent, row_number() over (partition by key_id order by count desc) as place
        from replay_sources where key_id = any($1)
      ) p where p.place > $2 and (s.key_id, s.address, s.user_agent) = (p.key_id, p.address, p.user_agent)`,
-    [[...new Set(suspicious.map(({ keyId }) => keyId))], SOURCES_KEPT],
+    [[...new Set(suspicious.map(({ keyId }) => keyId))], REPLAY_SOURCES_KEPT],
   )
 }
 

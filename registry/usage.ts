@@ -175,10 +175,11 @@ async function count(tx: Tx, reports: readonly UsageReport[], repeated: Readonly
     [...(byKey.get(keyId)?.sources.values() ?? [])].map((source) => ({ keyId, ...source })),
   )
   await tx.query(
-    `insert into key_sources as s (key_id, address, user_agent, count, last_at)
-     select n.* from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[]) as n (key_id, address, user_agent, count, last_at)
+    `insert into key_sources as s (key_id, address, user_agent, count, first_at, last_at)
+     select n.key_id, n.address, n.user_agent, n.count, n.last_at, n.last_at from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[]) as n (key_id, address, user_agent, count, last_at)
      join keys using (key_id)
-     on conflict (key_id, address, user_agent) do update set count = s.count + excluded.count, last_at = greatest(s.last_at, excluded.last_at)`,
+     on conflict (key_id, address, user_agent) do update set count = s.count + excluded.count,
+       first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at)`,
     [
       sources.map(({ keyId }) => keyId),
       sources.map(({ address }) => address),
@@ -232,6 +233,7 @@ interface SqlEvidence {
   opened_at: Date
   lost_at: Date | null
   new_state: KeyState | null
+  done_at: Date | null
 }
 
 /** What is known of the use of a rotation's keys. View rotation_evidence, by primary keys; index key_sources_latest. */
@@ -263,6 +265,7 @@ export async function readEvidence(sql: Database | Tx, rotationId: RotationId): 
       lastAt: s.last_at.toISOString(),
     })),
     ...(row.new_state === 'pre-activation' ? { awaitsEnrolment: true } : {}),
+    ...(row.done_at === null ? {} : { doneAt: row.done_at.toISOString() }),
     sufficient: row.sufficient,
   }
 }

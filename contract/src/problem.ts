@@ -25,6 +25,8 @@ export const PROBLEMS = {
   'unknown-leak': { status: 404, title: 'There is no such leak' },
   'unknown-claim': { status: 404, title: 'There is no such claim' },
   'wrong-stage': { status: 409, title: 'Not at this stage of the rotation' },
+  'new-key-required': { status: 403, title: 'Only the new key can say that' },
+  'not-switched-over': { status: 409, title: 'The client has not switched over' },
   'count-mismatch': { status: 409, title: 'The selector selects another number of credentials' },
   'name-taken': { status: 409, title: 'The client already has a credential of this name there' },
   'public-key-taken': { status: 409, title: 'Another key has this public key' },

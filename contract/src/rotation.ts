@@ -117,8 +117,32 @@ export interface Evidence {
   readonly stragglers: readonly Straggler[]
   /** The client has not enrolled the public key of its new key: only the old one is accepted. */
   readonly awaitsEnrolment?: true
+  /** The client has said, with its new key, that it does not use the old one any more, and nothing that is known speaks against it. */
+  readonly doneAt?: string
   /** The new key has been used, and the old one quiet for the quiet period. */
   readonly sufficient: boolean
+}
+
+/** One of a client's programs: one user agent at one address, or at several of one block. */
+export interface Program {
+  readonly userAgent: string
+  /** An address, or a block of them. */
+  readonly addresses: string
+  /** Since when it uses the new key alone. */
+  readonly movedAt?: string
+  readonly oldLastAt?: string
+  readonly newFirstAt?: string
+}
+
+/** How far a client has come from its old key to its new one. */
+export interface Switchover {
+  readonly programs: readonly Program[]
+  readonly moved: number
+  readonly total: number
+  /** How many have moved in an hour, since the client was told. */
+  readonly perHour?: number
+  /** When all have moved, or will have at this rate. */
+  readonly doneAt?: string
 }
 
 export interface TimelineEntry {

@@ -24,6 +24,7 @@ const ROUTES = [
   'POST /v1/rollovers',
   'GET /v1/rollovers/{id}',
   ...['pause', 'resume', 'cancel'].map((o) => `POST /v1/rollovers/{id}/${o}`),
+  'POST /v1/rotations/{id}/done',
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
   'POST /v1/imports',
@@ -58,6 +59,7 @@ const ROUTES = [
   'GET /openapi.json',
 ]
 const OPEN = [
+  'POST /v1/rotations/{id}/done',
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
   'POST /v1/sessions',

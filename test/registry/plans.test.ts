@@ -91,7 +91,7 @@ const FILL = [
      from generate_series(2, ${KEYS + 1}) n`,
     `insert into claims (claim_id, key_id, code_sha256, state, created_at, expires_at, ended_at)
      select n::text, lpad(n::text, 16, '0'), n::text, 'used', now(), now(), now() from generate_series(2, ${part(200_000)}) n`,
-    `insert into key_sources select lpad((2 + n % ${part(100_000)})::text, 16, '0'), 'address ' || n, 'agent', 1, now() from generate_series(1, ${part(200_000)}) n`,
+    `insert into key_sources select lpad((2 + n % ${part(100_000)})::text, 16, '0'), 'address ' || n, 'agent', 1, now(), now() from generate_series(1, ${part(200_000)}) n`,
   ],
 ]
 

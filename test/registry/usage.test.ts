@@ -144,10 +144,10 @@ test('usage of a key that nobody knows is passed over, and does not hold up the 
   expect((await usage(credential.keyId))?.accepted).toBe(1)
 })
 
-test('of the sources of a key, the twenty latest are kept, with what they have summed up to', async () => {
+test('of the sources of a key, the hundred latest are kept, with what they have summed up to', async () => {
   await begin()
   const source = (n: number, ms: number) => ({ address: `192.0.2.${n}`, userAgent: 'x', count: 1, lastAt: at(ms).toISOString() })
-  for (let n = 0; n < 30; n++) {
+  for (let n = 0; n < 120; n++) {
     const report = usageOf(credential.keyId, 'accepted', { last: at(n) }, [source(n, n), source(255, n)])
     await applyUsage(db, { partition, nextOffset: String(n + 1), reports: [{ offset: String(n), report }] })
   }
@@ -155,11 +155,11 @@ test('of the sources of a key, the twenty latest are kept, with what they have s
     'select address, count from key_sources where key_id = $1 order by last_at desc, address desc',
     [credential.keyId],
   )
-  expect(kept).toHaveLength(20)
+  expect(kept).toHaveLength(100)
   expect(kept.map(({ address }) => address).sort()).toEqual(
-    ['192.0.2.255', ...Array.from({ length: 19 }, (_, i) => `192.0.2.${29 - i}`)].sort(),
+    ['192.0.2.255', ...Array.from({ length: 99 }, (_, i) => `192.0.2.${119 - i}`)].sort(),
   )
-  expect(kept.find(({ address }) => address === '192.0.2.255')?.count).toBe(30)
+  expect(kept.find(({ address }) => address === '192.0.2.255')?.count).toBe(120)
 })
 
 test('what fits the schema and not the database does not stop the counting', async () => {
