@@ -1,197 +1,211 @@
+/**
+ * Telling a client. Each message is tried at once; what is left then (contacts that were not reached, reminders in quiet hours) a
+ * workflow of its own goes on with, for a day.
+ */
 import { createHash } from 'node:crypto'
-import type { KeyKind, LeakId, NotificationKind, RotationId } from '@keyturn/contract'
-import { activityInfo, cancellationSignal } from '@temporalio/activity'
-import { Webhook } from 'standardwebhooks'
-import { fetch } from 'undici'
+import type { ClientId, CredentialId, KeyId, LeakId, NotificationKind, RotationId, Tell } from '@keyturn/contract'
+import { ApplicationFailure, activityInfo, cancellationSignal } from '@temporalio/activity'
+import { quietUntil } from '../planning/quiet-hours.ts'
 import { appendAudit } from '../registry/audit.ts'
-import { claimCodeOf, claimOfKey } from '../registry/claims.ts'
-import { type Client, type Contact, getClient } from '../registry/clients.ts'
-import { getCredential } from '../registry/credentials.ts'
+import { addClientEvent } from '../registry/client-events.ts'
+import { endTrouble, noteTrouble, troublesOf } from '../registry/contact-troubles.ts'
+import { type Contact, contactIdOf, contactText } from '../registry/contacts.ts'
 import type { Database } from '../registry/database.ts'
-import { RegistryError } from '../registry/errors.ts'
-import { getKey } from '../registry/keys.ts'
-import { factsOfLeak, type LeakFacts, leaksOfRotation } from '../registry/leaks.ts'
-import { getRotation, type Rotation } from '../registry/rotations.ts'
 import type { Sealer } from '../registry/sealing.ts'
-import { readEvidence } from '../registry/usage.ts'
-
-const REQUEST_TIMEOUT_MS = 10_000
+import type { Alerts } from './alerts.ts'
+import type { Courier } from './channels/courier.ts'
+import { Undelivered } from './channels/undelivered.ts'
+import { type Facts, factsOf, type Told } from './messages/facts.ts'
+import { webhookBody } from './messages/webhook.ts'
 
 export interface NotificationDeps {
   readonly db: Database
   readonly sealer: Sealer
-  /** Where clients reach the API; a claim's address begins with it. */
-  readonly publicUrl: string
+  readonly courier: Courier
+  readonly alerts: Pick<Alerts, 'raise'>
 }
 
-/**
- * What a client's webhook receives, signed as Standard Webhooks has it. A POST to `claimUrl` hands out the new token once; of an `ed25519`
- * credential, it enrols the public key in it.
- */
-export interface Notification {
-  readonly type: `keyturn.rotation.${NotificationKind}`
-  readonly timestamp: string
-  readonly data: {
-    readonly rotationId: RotationId
-    readonly credentialId: string
-    readonly credential: string
-    readonly environment: string
-    readonly kind: KeyKind
-    readonly oldKey?: { readonly keyId: string; readonly state: string }
-    readonly newKey?: { readonly keyId: string; readonly state: string }
-    readonly sunsetAt?: string
-    readonly claimUrl?: string
-    readonly stragglers: readonly { readonly address: string; readonly userAgent: string; readonly lastAt: string }[]
-    /** Why, when a leak is the reason. */
-    readonly leaks?: readonly ToldLeak[]
-  }
+/** A contact that a message has yet to reach. */
+export interface Waiting {
+  readonly contactId: string
+  /** Channel and host: what alerts may say. */
+  readonly to: string
+  /** Why the first attempt came to nothing; nothing when there was none. */
+  readonly why?: string
+  readonly refused?: true
 }
 
-interface ToldLeak {
-  readonly leakId: LeakId
-  readonly keyId: string
-  readonly reportedAt: string
-  readonly sources: readonly { readonly source: string; readonly url: string }[]
+/** A message of which something is left to be done. It holds nothing of what the message says: that is looked up for every attempt (G5). */
+export interface Delivery extends Told {
+  readonly messageId: string
+  readonly clientId: ClientId
+  readonly credentialId: CredentialId
+  readonly rotationId?: RotationId
+  /** When it was first tried, or would have been. */
+  readonly since: number
+  readonly told: boolean
+  readonly tell: Tell
+  readonly waiting: readonly Waiting[]
+  /** Quiet hours end then. */
+  readonly notBefore?: number
 }
 
-/** What a client hears of a leak that needs no rotation: the key was dead already. */
-export interface LeakNotification {
-  readonly type: 'keyturn.leak.reported'
-  readonly timestamp: string
-  readonly data: ToldLeak & {
-    readonly credentialId: string
-    readonly credential: string
-    readonly environment: string
-    readonly key: { readonly keyId: string; readonly version: number; readonly state: string }
-  }
+export interface FirstTry {
+  readonly told: number
+  readonly left?: Delivery
 }
 
-/** Telling a client on its channels. The claim code is derived here and goes to the client alone (G5). */
+/** What can't wait goes to everybody, at any hour. */
+const URGENT: ReadonlySet<NotificationKind> = new Set(['emergency', 'leak', 'second-claim'])
+/** What waits for the end of quiet hours. */
+const PATIENT: ReadonlySet<NotificationKind> = new Set(['reminder'])
+/** How a contact's answer that is final is called where it ends the attempts. */
+const REFUSED = 'refused'
+
 export function createNotificationActivities(deps: NotificationDeps) {
-  const notifyClient = async (input: { rotationId: RotationId; message: NotificationKind }): Promise<{ told: number }> => {
-    const rotation = await getRotation(deps.db, input.rotationId)
-    if (rotation === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${input.rotationId}`)
-    const client = await getClient(deps.db, rotation.clientId)
-    if (client === undefined || client.contacts.length === 0) return { told: 0 }
-    const body = await compose(deps, rotation, input.message)
-    if (body === undefined) return { told: 0 }
-    await tell(deps, client, body, { subject: rotation.rotationId, rotationId: rotation.rotationId, message: input.message })
-    return { told: client.contacts.length }
-  }
+  const { db } = deps
 
-  const notifyOfLeak = async ({ leakId }: { leakId: LeakId }): Promise<{ told: number }> => {
-    const facts = await factsOfLeak(deps.db, leakId)
-    const key = facts === undefined ? undefined : await getKey(deps.db, facts.keyId)
-    if (facts === undefined || key === undefined)
-      throw new RegistryError('unknown-leak', `there is no leak ${leakId} of one of our keys`)
-    const client = await getClient(deps.db, key.clientId)
-    if (client === undefined || client.contacts.length === 0) return { told: 0 }
-    const notification: LeakNotification = {
-      type: 'keyturn.leak.reported',
-      timestamp: new Date().toISOString(),
-      data: {
-        ...toldLeak(facts),
-        credentialId: key.credentialId,
-        credential: (await getCredential(deps.db, key.credentialId))?.name ?? key.credentialId,
-        environment: key.environment,
-        key: { keyId: key.keyId, version: key.version, state: key.state },
-      },
+  /** `at` is the time of the workflow; one that was begun before it was asked for has none. */
+  const notifyClient = (input: { rotationId: RotationId; message: NotificationKind; at?: number }): Promise<FirstTry> =>
+    tell(deps, { message: input.message, about: { rotationId: input.rotationId } }, input.at)
+
+  const notifyOfLeak = (input: { leakId: LeakId; at?: number }): Promise<FirstTry> =>
+    tell(deps, { message: 'leak', about: { leakId: input.leakId } }, input.at)
+
+  const notifyOfClaim = (input: { keyId: KeyId; at: number }): Promise<FirstTry> =>
+    tell(deps, { message: 'second-claim', about: { keyId: input.keyId } }, input.at)
+
+  /**
+   * One attempt at one contact. Its failures are Temporal's to try again, unless the contact refuses.
+   * @returns false when there is no need any more: the message is out of date, the contact gone or no longer used
+   */
+  const deliver = async (input: { delivery: Delivery; contactId: string; at: number }): Promise<boolean> => {
+    const { delivery, contactId } = input
+    const { scheduledTimestampMs, currentAttemptScheduledTimestampMs } = activityInfo()
+    // The attempts of one call may go on for a day.
+    const at = new Date(input.at + currentAttemptScheduledTimestampMs - scheduledTimestampMs)
+    const facts = await factsOf(deps, delivery, at)
+    const contact = facts?.client.contacts.find((each) => contactIdOf(facts.client.clientId, each) === contactId)
+    if (facts === undefined || contact === undefined) return false
+    if ((await troublesOf(db, facts.client.clientId)).get(contactId)?.disabledAt !== undefined) return false
+    try {
+      await attempt(deps, facts, contact, delivery.messageId)
+    } catch (error) {
+      if (!(error instanceof Undelivered)) throw error
+      throw ApplicationFailure.create({
+        message: error.message,
+        type: error.refused ? REFUSED : 'undelivered',
+        nonRetryable: error.refused,
+        ...(error.retryAfterMs === undefined ? {} : { nextRetryDelay: error.retryAfterMs }),
+      })
     }
-    await tell(deps, client, JSON.stringify(notification), { subject: leakId, message: 'leak' })
-    return { told: client.contacts.length }
+    await noteTold(deps, facts, [contact])
+    return true
   }
-  return { notifyClient, notifyOfLeak }
-}
 
-/** Sends one message on all of a client's channels, and writes down that it was told. */
-async function tell(
-  { db, sealer }: NotificationDeps,
-  client: Client,
-  body: string,
-  { message, ...about }: { subject: string; rotationId?: RotationId; message: NotificationKind },
-): Promise<void> {
-  // The same id over retries of one message, so that the receiver can tell a repetition.
-  const id = `msg_${createHash('sha256').update(`${activityInfo().workflowExecution?.runId}/${activityInfo().activityId}`).digest('hex').slice(0, 32)}`
-  const webhooks = webhookSecrets(sealer, client.clientId).map((secret) => new Webhook(secret))
-  await Promise.all(client.contacts.map((contact) => post(contact, id, body, webhooks)))
-  const detail = {
-    message,
-    clientId: client.clientId,
-    to: client.contacts.map(({ channel, url }) => `${channel} ${new URL(url).host}`),
-  }
-  await db.tx((tx) => appendAudit(tx, { ...about, at: new Date(), actor: 'keyturn', action: 'client.told', detail }))
-}
-
-const toldLeak = ({ leakId, keyId, reportedAt, sources }: LeakFacts): ToldLeak => ({
-  leakId,
-  keyId,
-  reportedAt: reportedAt.toISOString(),
-  sources,
-})
-
-/**
- * The secrets that a client may verify our webhooks with: derived, so that they are stored nowhere. While the key-encryption key
- * is being replaced there are two, and what we send is signed with both.
- */
-export const webhookSecrets = (sealer: Sealer, clientId: string): string[] =>
-  sealer.derivations('webhook', clientId).map((secret) => `whsec_${Buffer.from(secret, 'utf8').toString('base64')}`)
-
-async function compose(
-  { db, sealer, publicUrl }: NotificationDeps,
-  rotation: Rotation,
-  kind: NotificationKind,
-): Promise<string | undefined> {
-  const evidence = await readEvidence(db, rotation.rotationId)
-  // Between the timer and now the client may have switched over: then it is not nagged.
-  if (kind === 'reminder' && evidence.newKeyFirstUsedAt !== undefined) return undefined
-  const credential = await getCredential(db, rotation.credentialId)
-  const oldKey = rotation.oldKeyId === undefined ? undefined : await getKey(db, rotation.oldKeyId)
-  const newKey = rotation.newKeyId === undefined ? undefined : await getKey(db, rotation.newKeyId)
-  const claim = newKey === undefined ? undefined : await claimOfKey(db, newKey.keyId)
-  const leaks = await leaksOfRotation(db, rotation.rotationId)
-  const notification: Notification = {
-    type: `keyturn.rotation.${kind}`,
-    timestamp: new Date().toISOString(),
-    data: {
-      rotationId: rotation.rotationId,
-      credentialId: rotation.credentialId,
-      credential: credential?.name ?? rotation.credentialId,
-      environment: rotation.environment,
-      kind: credential?.kind ?? 'bearer',
-      ...(oldKey === undefined ? {} : { oldKey: { keyId: oldKey.keyId, state: oldKey.state } }),
-      ...(newKey === undefined ? {} : { newKey: { keyId: newKey.keyId, state: newKey.state } }),
-      ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),
-      ...(claim?.state === 'open' ? { claimUrl: `${publicUrl}/v1/claims/${claimCodeOf(sealer, claim)}` } : {}),
-      stragglers: evidence.stragglers.map(({ address, userAgent, lastAt }) => ({ address, userAgent, lastAt })),
-      ...(leaks.length === 0 ? {} : { leaks: leaks.map(toldLeak) }),
-    },
-  }
-  return JSON.stringify(notification)
-}
-
-/** One webhook. Neither the address nor the answer's body is repeated in an error: both may hold what is not ours to log. */
-async function post(contact: Contact, id: string, body: string, webhooks: readonly Webhook[]): Promise<void> {
-  const at = new Date()
-  let status: number
-  try {
-    const response = await fetch(contact.url, {
-      method: 'POST',
-      redirect: 'manual',
-      headers: {
-        'content-type': 'application/json',
-        'webhook-id': id,
-        'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
-        'webhook-signature': webhooks.map((webhook) => webhook.sign(id, at, body)).join(' '),
-      },
-      body,
-      signal: AbortSignal.any([AbortSignal.timeout(REQUEST_TIMEOUT_MS), cancellationSignal()]),
+  /** A message was given up for a contact. One that is no longer used from then on is told to people. */
+  const giveUpOn = async (input: {
+    delivery: Delivery
+    contactId: string
+    to: string
+    why: string
+    at: number
+  }): Promise<void> => {
+    const { delivery, contactId, to, why } = input
+    const { clientId, credentialId, rotationId } = delivery
+    const times = { since: new Date(delivery.since), at: new Date(input.at) }
+    if (!(await noteTrouble(db, { clientId, contactId, contact: to, why, ...times }))) return
+    const detail = `${to} of client ${clientId} is no longer used: ${why}. Give its contacts anew when it works (PUT /v1/clients/${clientId})`
+    await deps.alerts.raise({
+      kind: 'delivery-failed',
+      credentialId,
+      ...(rotationId === undefined ? {} : { rotationId }),
+      detail: detail.slice(0, 500),
     })
-    await response.body?.cancel()
-    status = response.status
-  } catch (error) {
-    throw new Error(
-      `the client's webhook at ${new URL(contact.url).host} could not be reached (${error instanceof Error ? error.name : 'error'})`,
-    )
   }
-  if (status < 200 || status > 299) throw new Error(`the client's webhook at ${new URL(contact.url).host} answered ${status}`)
+
+  return { notifyClient, notifyOfLeak, notifyOfClaim, deliver, giveUpOn }
+}
+
+/** The first attempt at a message, and what is left after it. */
+async function tell(deps: NotificationDeps, told: Told, now = Date.now()): Promise<FirstTry> {
+  const facts = await factsOf(deps, told, new Date(now))
+  if (facts === undefined) return { told: 0 }
+  const { client, credential, rotation, at } = facts
+  const messageId = messageIdHere()
+  const { type, data } = webhookBody(facts)
+  await addClientEvent(deps.db, { clientId: client.clientId, messageId, at, type, data })
+  if (client.contacts.length === 0) return { told: 0 }
+
+  const troubles = await troublesOf(deps.db, client.clientId)
+  const contacts = client.contacts
+    .map((contact) => ({ contact, contactId: contactIdOf(client.clientId, contact), to: contactText(contact) }))
+    .filter(({ contactId }) => troubles.get(contactId)?.disabledAt === undefined)
+  const howTold = URGENT.has(told.message) ? 'all' : client.tell
+  const left = (waiting: readonly Waiting[], more: Partial<Delivery> = {}): Delivery => ({
+    ...told,
+    messageId,
+    clientId: client.clientId,
+    credentialId: credential.credentialId,
+    ...(rotation === undefined ? {} : { rotationId: rotation.rotationId }),
+    since: at.getTime(),
+    told: false,
+    tell: howTold,
+    waiting,
+    ...more,
+  })
+  const names = contacts.map(({ contactId, to }) => ({ contactId, to }))
+  if (contacts.length === 0) return { told: 0, left: left([]) }
+  const quiet = client.quietHours
+  const notBefore =
+    quiet === undefined || !PATIENT.has(told.message) ? undefined : quietUntil(quiet, client.timeZone, at.getTime())
+  if (notBefore !== undefined) return { told: 0, left: left(names, { notBefore }) }
+
+  const atOnce = howTold === 'all' ? contacts : contacts.slice(0, 1)
+  const tried = await Promise.all(
+    atOnce.map(async ({ contact, contactId, to }): Promise<{ contact?: Contact; waiting?: Waiting }> => {
+      try {
+        await attempt(deps, facts, contact, messageId)
+        return { contact }
+      } catch (error) {
+        if (!(error instanceof Undelivered)) throw error
+        return { waiting: { contactId, to, why: error.message, ...(error.refused ? { refused: true } : {}) } }
+      }
+    }),
+  )
+  const reached = tried.flatMap(({ contact }) => contact ?? [])
+  const waiting = tried.flatMap(({ waiting: each }) => each ?? [])
+  if (reached.length > 0) await noteTold(deps, facts, reached)
+  if (waiting.length === 0) return { told: reached.length }
+  const rest = howTold === 'all' ? [] : names.slice(1)
+  return { told: reached.length, left: left([...waiting, ...rest], { told: reached.length > 0 }) }
+}
+
+const attempt = ({ courier }: NotificationDeps, facts: Facts, contact: Contact, id: string): Promise<void> =>
+  courier.send(contact, facts, { id, signal: cancellationSignal() })
+
+/** Of this activity, however often it is tried. */
+function messageIdHere(): string {
+  const { workflowExecution, activityId } = activityInfo()
+  return `msg_${createHash('sha256').update(`${workflowExecution?.runId}/${activityId}`).digest('hex').slice(0, 32)}`
+}
+
+async function noteTold(
+  { db }: NotificationDeps,
+  { message, client, rotation, leaks }: Facts,
+  contacts: readonly Contact[],
+): Promise<void> {
+  const subject = rotation?.rotationId ?? leaks[0]?.leakId ?? client.clientId
+  const detail = { message, clientId: client.clientId, to: contacts.map(contactText) }
+  await db.tx(async (tx) => {
+    for (const contact of contacts) await endTrouble(tx, client.clientId, contactIdOf(client.clientId, contact))
+    await appendAudit(tx, {
+      at: new Date(),
+      actor: 'keyturn',
+      action: 'client.told',
+      subject,
+      detail,
+      ...(rotation === undefined ? {} : { rotationId: rotation.rotationId }),
+    })
+  })
 }

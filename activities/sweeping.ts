@@ -5,6 +5,7 @@
 import type { RolloverId } from '@keyturn/contract'
 import type { Logger } from 'pino'
 import { destroyExpiredClaims, wipeRepeatableClaims } from '../registry/claims.ts'
+import { forgetClientEvents } from '../registry/client-events.ts'
 import type { Database } from '../registry/database.ts'
 import { unpublishedKeyIds } from '../registry/publishing.ts'
 import { rolloversUnderWay } from '../registry/rollover-records.ts'
@@ -32,6 +33,7 @@ export function startSweeping(
       const destroyed = await destroyExpiredClaims(db, new Date())
       if (destroyed > 0) log.info({ destroyed }, 'expired claims: their secrets are destroyed')
       await wipeRepeatableClaims(db, new Date())
+      await forgetClientEvents(db, new Date())
       // Before anything that needs Kafka.
       for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
       const unpublished = await unpublishedKeyIds(db, BATCH)

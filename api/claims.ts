@@ -158,11 +158,12 @@ async function acceptedEverywhere(deps: ApiDeps, keyId: KeyId): Promise<void> {
 
 /** Somebody has the secret already. Whether that was the client is a question for people, so they are told. */
 async function usedBefore(
-  { alert, log }: ApiDeps,
+  { alert, tellOfSecondClaim, log }: ApiDeps,
   request: FastifyRequest,
-  { credentialId, rotationId }: { credentialId: CredentialId; rotationId?: RotationId | undefined },
+  { keyId, credentialId, rotationId }: { keyId: KeyId; credentialId: CredentialId; rotationId?: RotationId | undefined },
 ): Promise<never> {
   const detail = `a claim that had been used was tried again from ${request.ip}; if the client did not fetch the key, start an emergency`
+  tellOfSecondClaim(keyId)
   // The answer does not wait for Kafka: the second try is in the audit log by now.
   alert({ kind: 'second-claim', credentialId, ...given('rotationId', rotationId), detail }).catch((error: unknown) =>
     log.error({ err: error, credentialId }, 'the alert of a second claim could not be raised'),

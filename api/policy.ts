@@ -93,6 +93,7 @@ export const policyBody = (policy: RotationPolicy) => ({
   successorByOldKey: policy.successorByOldKey,
   reminders: (policy.reminders ?? DEFAULT_REMINDERS).map((part) => `${Math.round(part * 10_000) / 100}%`),
   ...given('name', policy.name),
+  ...given('claimInMessages', policy.claimInMessages),
   ...given('expiry', policy.expiryMs === undefined ? undefined : formatDuration(policy.expiryMs)),
   ...given('approvals', policy.approvals),
   ...given('grace', policy.graceMs === undefined ? undefined : formatDuration(policy.graceMs)),

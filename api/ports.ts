@@ -1,6 +1,6 @@
 /** What the API needs of the world. `workers/` composes it; tests bring their own. */
 import type { KeyObject } from 'node:crypto'
-import type { Alert, KeyEventType, KeyId, LeakId, Receipt } from '@keyturn/contract'
+import type { AddressBlock, Alert, KeyEventType, KeyId, LeakId, Receipt } from '@keyturn/contract'
 import type { Client } from '@temporalio/client'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
@@ -51,6 +51,8 @@ export interface ApiDeps {
   readonly propagation: Propagation
   /** Tells people through the alerts topic. The time of the alert is set there. */
   readonly alert: (alert: Omit<Alert, 'at'>) => Promise<void>
+  /** Has a client told that a claim of its key was used twice, in the background. */
+  readonly tellOfSecondClaim: (keyId: KeyId) => void
   /** Has leaks answered, in the background; what does not begin now is begun later. */
   readonly respond: (leakIds: readonly LeakId[]) => void
   /** Resolves when Kafka answers; for /readyz. */
@@ -69,6 +71,8 @@ export interface ApiDeps {
     /** Without a slash at the end. A function where the port is known only after listening. */
     readonly publicUrl: string | (() => string)
     readonly taskQueue: string
+    /** Where webhooks may lead besides public addresses. */
+    readonly webhookAllow: readonly AddressBlock[]
     /** How long each key signs session tokens. */
     readonly sessionKeyPeriodMs: number
     /** What gateways show, and what the answers to them are signed with. Without it there is no fallback. */

@@ -6,9 +6,9 @@
 import { isTerminal, type Receipt, type RotationId, type TimelineEntry } from '@keyturn/contract'
 import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
-import { getRotation } from '../registry/rotations.ts'
+import { getRotation, ROTATION_CHANNEL } from '../registry/rotations.ts'
+import { type ChangeFeed, createChangeFeed } from './change-feed.ts'
 import type { ApiDeps } from './ports.ts'
-import { createRotationFeed, type RotationFeed } from './rotation-feed.ts'
 import { knownRotation } from './rotations.ts'
 import { type Api, given, OPERATOR_SECURITY } from './routes.ts'
 import { Input, Problems, RotationIdSchema } from './schemas.ts'
@@ -18,7 +18,7 @@ const HEARTBEAT_MS = 15_000
 const MAX_BUFFERED = 1_000_000
 
 export function rotationEventRoutes(api: Api, deps: ApiDeps): void {
-  const feed = createRotationFeed(deps.db, deps.log)
+  const feed = createChangeFeed(deps.db, ROTATION_CHANNEL, deps.log)
   const open = new Set<EventStream>()
   api.addHook('preClose', async () => {
     for (const stream of open) stream.end()
@@ -70,14 +70,14 @@ class EventStream {
   private unfollow: () => void = () => undefined
   private heartbeat: NodeJS.Timeout | undefined
   private readonly deps: ApiDeps
-  private readonly feed: RotationFeed
+  private readonly feed: ChangeFeed
   private readonly rotationId: RotationId
   private readonly reply: FastifyReply
   private readonly seen: number
 
   constructor(
     deps: ApiDeps,
-    feed: RotationFeed,
+    feed: ChangeFeed,
     rotationId: RotationId,
     reply: FastifyReply,
     seen: { stages: number; receipts: number },

@@ -1,6 +1,7 @@
 /** What goes in and comes out, as JSON Schema. Inputs refuse unknown fields. */
 import {
   Allow,
+  CHANNELS,
   CLAIM_JWE,
   CLIENT_ID_PATTERN,
   type ClientId,
@@ -11,6 +12,7 @@ import {
   HELD_FOR,
   KEY_KINDS,
   KEY_STATES,
+  LANGUAGES,
   Labels,
   LEAK_ID_PATTERN,
   LEAK_MATCHES,
@@ -30,10 +32,13 @@ import {
   ScopePattern,
   ScopeSchema,
   Selector,
+  TELL,
+  TIME_OF_DAY_PATTERN,
   Timestamp,
   TRIGGERS,
 } from '@keyturn/contract'
 import Type, { type TProperties } from 'typebox'
+import type { Contact as RegisteredContact } from '../registry/contacts.ts'
 
 export const Input = <P extends TProperties>(properties: P) => Type.Object(properties, { additionalProperties: false })
 
@@ -88,15 +93,64 @@ const problems = { description: 'A problem document (RFC 9457)', content: { [PRO
 /** The error answers of every route. */
 export const Problems = { '4xx': problems, '5xx': problems } as const
 
-export const Contact = Input({
-  channel: Type.Literal('webhook'),
-  url: Type.String({ maxLength: 2000, pattern: '^https?://[^\\s\\p{C}]+$', description: 'an http or https URL' }),
+const ContactUrl = Type.String({ maxLength: 2000, pattern: '^https?://[^\\s\\p{C}]+$', description: 'an http or https URL' })
+const contactKinds = {
+  webhook: { channel: Type.Literal('webhook'), url: ContactUrl },
+  email: { channel: Type.Literal('email'), address: Type.String({ minLength: 3, maxLength: 400 }) },
+  slack: { channel: Type.Literal('slack'), url: ContactUrl },
+}
+/** A discriminated union would name no path in its errors: what belongs to which channel, the routes say. */
+export const Contact = Type.Unsafe<RegisteredContact>(
+  Type.Object(
+    {
+      channel: Type.Enum([...CHANNELS], { description: 'webhook and slack have a url, email has an address' }),
+      url: Type.Optional(ContactUrl),
+      address: Type.Optional(Type.String({ minLength: 3, maxLength: 400, description: 'an e-mail address' })),
+    },
+    { additionalProperties: false },
+  ),
+)
+
+export const Language = Type.Enum([...LANGUAGES], { description: 'in which people are written to; en unless given' })
+export const TimeZone = Type.String({
+  minLength: 1,
+  maxLength: 64,
+  description: 'as the IANA names it: Europe/Berlin; UTC unless given. Times in messages, and quiet hours, are of there',
+})
+const TimeOfDay = Type.String({ pattern: TIME_OF_DAY_PATTERN, description: 'a time of the day like 22:00' })
+export const QuietHours = Type.Object(
+  { from: TimeOfDay, to: TimeOfDay },
+  { additionalProperties: false, description: 'when reminders wait; what is urgent does not' },
+)
+export const Tell = Type.Enum([...TELL], {
+  description:
+    'first: the first contact that can be reached; all: every one. What is urgent goes to every one. first unless given',
 })
 
+const contactState = {
+  contactId: Type.String(),
+  failing: Type.Optional(
+    Type.Object(
+      { messages: Type.Integer(), since: Timestamp, why: Type.String() },
+      { description: 'messages in a row that were given up' },
+    ),
+  ),
+  disabledAt: Type.Optional(Type.String({ description: 'nothing is sent there until the contacts are given anew' })),
+}
 export const ClientBody = Type.Object({
   clientId: ClientIdSchema,
   name: Type.String(),
-  contacts: Type.Array(Type.Object({ channel: Type.Literal('webhook'), url: Type.String() })),
+  contacts: Type.Array(
+    Type.Union([
+      Type.Object({ ...contactKinds.webhook, ...contactState }),
+      Type.Object({ ...contactKinds.email, ...contactState }),
+      Type.Object({ ...contactKinds.slack, ...contactState }),
+    ]),
+  ),
+  language: Language,
+  timeZone: Type.String(),
+  quietHours: Type.Optional(QuietHours),
+  tell: Tell,
   createdAt: Timestamp,
 })
 
@@ -234,6 +288,7 @@ export const RotationBody = Type.Object({
     newKeyRefusals: Type.Integer(),
     oldKeyRefusals: Type.Integer(),
     successorByOldKey: Type.Boolean(),
+    claimInMessages: Type.Optional(Type.Boolean()),
     reminders: Type.Array(Type.String(), { description: 'parts of the overlap' }),
     name: Type.Optional(Type.String({ description: 'the policy that this comes from' })),
     expiry: Type.Optional(Type.String()),

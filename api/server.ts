@@ -10,6 +10,7 @@ import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './conne
 import { credentialRoutes } from './credentials.ts'
 import { doneRoutes } from './done.ts'
 import { fallbackRoutes } from './fallback.ts'
+import { feedRoutes } from './feed.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
 import { importRoutes } from './imports.ts'
@@ -70,6 +71,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
     doneRoutes(open, deps)
+    feedRoutes(open, deps)
     fallbackRoutes(open, deps)
     sessionRoutes(open, deps)
     done()
@@ -142,6 +144,7 @@ const OPENAPI = {
       reporter: { type: 'http' as const, scheme: 'bearer', description: 'a token that can report leaks and do nothing else' },
       gateway: { type: 'http' as const, scheme: 'bearer', description: "the gateways' token" },
       key: { type: 'http' as const, scheme: 'bearer', description: 'a key that is accepted' },
+      clientKey: { type: 'http' as const, scheme: 'bearer', description: 'any key of the client that is accepted' },
       oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
     },
   },

@@ -9,7 +9,7 @@ export const withoutKeys = (text: string): string => (holdsKey(text) ? '[removed
 interface KeptTexts {
   readonly name?: string
   readonly reason?: string
-  readonly contacts?: readonly { readonly url: string }[]
+  readonly contacts?: readonly { readonly url?: string; readonly address?: string }[]
 }
 
 /** Refuses a key in what people write into requests and what is then stored, shown and sent on. */
@@ -20,8 +20,9 @@ export function refuseStrayKeys(api: Api): void {
     for (const [path, text] of Object.entries({ '/name': name, '/reason': reason })) {
       if (holdsKey(text)) flaws.push({ path, message: 'holds something that looks like a key' })
     }
-    for (const [i, { url }] of contacts.entries()) {
+    for (const [i, { url = '', address = '' }] of contacts.entries()) {
       // Addresses of webhooks may well hold secrets of their own, of any kind.
+      if (holdsKey(address)) flaws.push({ path: `/contacts/${i}/address`, message: 'holds something that looks like a key' })
       if (WHOLE_KEY.test(url)) flaws.push({ path: `/contacts/${i}/url`, message: 'holds a key' })
     }
     if (flaws.length > 0) throw new ApiError('invalid-request', 'Leave the key out: this is kept, and others read it.', flaws)

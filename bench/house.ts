@@ -84,6 +84,8 @@ export async function openHouse(servers: Servers): Promise<BenchHouse> {
       KEYTURN_OPERATOR_TOKEN: operatorToken,
       KEYTURN_LISTEN: `127.0.0.1:${apiPort}`,
       KEYTURN_PUBLIC_URL: api,
+      // Clients listen on this machine.
+      KEYTURN_WEBHOOK_ALLOW: '127.0.0.0/8',
       KEYTURN_WORKFLOW_BUNDLE: bundle,
       KEYTURN_COLLECTOR_INTERVAL: '200ms',
     }

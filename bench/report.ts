@@ -4,6 +4,7 @@ import type { BaselineFigures } from './baselines.ts'
 import type { FleetFigures } from './fleet.ts'
 import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
+import type { NotificationFigures } from './notifications.ts'
 import type { PolicyFigures } from './policies.ts'
 import type { ReplayFigures } from './replay.ts'
 import type { RequestFigures } from './requests.ts'
@@ -257,6 +258,20 @@ export function rotationsReport(figures: RotationFigures): string {
     ),
     '',
     `- rotations / one-activity workflows: **${times(figures.ratio)}**; a rotation is ${figures.activities} activities and ${figures.workflowTasks} workflow tasks, so that ${times(1 / figures.activities)} would be expected of activities alone`,
+  ].join('\n')
+}
+
+export function notificationsReport(figures: NotificationFigures): string {
+  return [
+    table(
+      [`a second, ${figures.atOnce} at once, ${figures.rounds} rounds of ${figures.notifications}`, 'median'],
+      [
+        ['workflows with one activity that does nothing', count(figures.oneActivityASecond)],
+        ['**clients told by a signed webhook**', count(figures.notificationsASecond)],
+      ],
+    ),
+    '',
+    `- clients told / one-activity workflows: **${times(figures.ratio)}**`,
   ].join('\n')
 }
 

@@ -14,6 +14,7 @@ import { measureFleet } from './fleet.ts'
 import { type BenchHouse, openHouse } from './house.ts'
 import { measureLeaks } from './leaks.ts'
 import { measureLoad } from './load.ts'
+import { measureNotifications } from './notifications.ts'
 import { measurePolicies } from './policies.ts'
 import { measureReplay } from './replay.ts'
 import {
@@ -22,6 +23,7 @@ import {
   leaksReport,
   loadReport,
   machine,
+  notificationsReport,
   policiesReport,
   replayReport,
   requestsReport,
@@ -56,6 +58,7 @@ const WITH_HOUSE = {
   leaks: async (house: BenchHouse) => leaksReport(await measureLeaks(house)),
   fleet: async (house: BenchHouse) => fleetReport(await measureFleet(house)),
   rotations: async (house: BenchHouse) => rotationsReport(await measureRotations(house)),
+  notifications: async (house: BenchHouse) => notificationsReport(await measureNotifications(house)),
   policies: async (house: BenchHouse) => policiesReport(await measurePolicies(house)),
 }
 const NAMES = [...Object.keys(ALONE), ...Object.keys(WITH_KAFKA), ...Object.keys(WITH_HOUSE)]

@@ -8,6 +8,7 @@ import { drillCommand } from './drill.ts'
 import { gatewayCommands } from './gateways.ts'
 import { importCommands } from './imports.ts'
 import { leakCommands } from './leaks.ts'
+import { notifyCommands } from './notify.ts'
 import { orderCommands } from './orders.ts'
 import { policyCommands } from './policies.ts'
 import { recoverCommand } from './recover.ts'
@@ -30,6 +31,7 @@ export const everyCommand = (): Command[] => [
   leakCommands(),
   scanCommand(),
   importCommands(),
+  notifyCommands(),
   gatewayCommands(),
   signingKeyCommands(),
   auditCommands(),

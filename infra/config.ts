@@ -5,12 +5,14 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import {
+  type AddressBlock,
   BRAND_PATTERN,
   DEFAULT_BRAND,
   DURATION_PATTERN,
   isScope,
   KEK_SOURCES,
   othersCanRead,
+  parseAddressBlock,
   parseDuration,
   parseKeks,
   type TopicNames,
@@ -100,6 +102,27 @@ export const VARIABLES = Type.Object({
   KEYTURN_PUBLIC_URL: Type.Optional(
     Type.String({ pattern: '^https?://[^\\s?#]+$', description: 'how clients reach the API; claim URLs begin with it' }),
   ),
+  KEYTURN_SMTP_URL: Type.Optional(
+    Type.String({
+      description: 'the mail server: smtp://user:password@host:587 or smtps://…; without it nobody is told by e-mail',
+    }),
+  ),
+  KEYTURN_SMTP_URL_FILE: Type.Optional(Type.String({ description: 'a file that holds it' })),
+  KEYTURN_SMTP_FROM: Type.Optional(
+    Type.String({
+      maxLength: 320,
+      description: 'from whom e-mails come: keys@example.com, or "Example API" <keys@example.com>; needed with KEYTURN_SMTP_URL',
+    }),
+  ),
+  KEYTURN_WEBHOOK_ALLOW: Type.Optional(
+    Type.String({
+      description:
+        'addresses and blocks with commas that webhooks may lead to though they are not public, and by http: 127.0.0.0/8,10.1.0.0/16; none unless set',
+    }),
+  ),
+  KEYTURN_MESSAGES_FILE: Type.Optional(
+    Type.String({ description: 'a YAML file with texts of your own for e-mail and Slack: docs/notifications.md' }),
+  ),
   KEYTURN_LOG_LEVEL: Type.Optional(Type.Enum([...LOG_LEVELS], { description: '"info" unless set' })),
   KEYTURN_STARTUP_WAIT: Type.Optional(
     Type.String({
@@ -127,6 +150,7 @@ type Secret =
   | 'KEYTURN_GITGUARDIAN_TOKEN'
   | 'KEYTURN_GATEWAY_TOKEN'
   | 'KEYTURN_SIGNING_KEY'
+  | 'KEYTURN_SMTP_URL'
 
 export interface LeakConfig {
   readonly reporterToken?: string
@@ -135,6 +159,12 @@ export interface LeakConfig {
   /** Scope patterns: a leaked key that can do any of this is compromised at once. */
   readonly atOnce: readonly string[]
   readonly overlapMs: number
+}
+
+export interface DeliveryConfig {
+  readonly smtp?: { readonly url: string; readonly from: string }
+  readonly webhookAllow: readonly AddressBlock[]
+  readonly messagesFile?: string
 }
 
 interface Sections {
@@ -149,6 +179,7 @@ interface Sections {
   fallback: { readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } }
   /** `publicUrl` has no slash at its end. */
   listen: { readonly listen: { readonly host: string; readonly port: number }; readonly publicUrl: string }
+  delivery: { readonly delivery: DeliveryConfig }
 }
 export type ConfigSection = keyof Sections
 export const CONFIG_SECTIONS: readonly ConfigSection[] = [
@@ -160,6 +191,7 @@ export const CONFIG_SECTIONS: readonly ConfigSection[] = [
   'leaks',
   'listen',
   'fallback',
+  'delivery',
 ]
 
 interface CommonConfig {
@@ -278,6 +310,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env, sections: reado
       return signingKey === undefined ? {} : { fallback: { gatewayToken, signingKey } }
     },
     listen: () => readListen(set, flaws),
+    delivery: () => ({ delivery: readDelivery(set, optionalSecret('KEYTURN_SMTP_URL'), flaws) }),
   }
   const config: CommonConfig = {
     temporalNamespace: set.KEYTURN_TEMPORAL_NAMESPACE ?? 'default',
@@ -336,4 +369,26 @@ function readListen(set: Partial<Record<Variable, string>>, flaws: string[]): Se
     '',
   )
   return { listen: { host, port }, publicUrl }
+}
+
+function readDelivery(set: Partial<Record<Variable, string>>, url: string | undefined, flaws: string[]): DeliveryConfig {
+  const from = set.KEYTURN_SMTP_FROM
+  if (url !== undefined && !/^smtps?:\/\/[^\s]+$/.test(url))
+    flaws.push(`KEYTURN_SMTP_URL: not usable; expected ${expected('KEYTURN_SMTP_URL')}`)
+  if (from !== undefined && !/^(?:[^<>\p{C}]*<[^<>@\s\p{C}]+@[^<>@\s\p{C}]+>|[^<>@\s\p{C}]+@[^<>@\s\p{C}]+)$/u.test(from))
+    flaws.push(`KEYTURN_SMTP_FROM: not usable; expected ${expected('KEYTURN_SMTP_FROM')}`)
+  if ((url === undefined) !== (from === undefined))
+    flaws.push('KEYTURN_SMTP_URL and KEYTURN_SMTP_FROM: one is set and the other is not; set both or neither')
+  const webhookAllow = (set.KEYTURN_WEBHOOK_ALLOW ?? '').split(',').flatMap((part) => {
+    const text = part.trim()
+    if (text === '') return []
+    const block = parseAddressBlock(text)
+    if (block === undefined) flaws.push(`KEYTURN_WEBHOOK_ALLOW: not usable; expected ${expected('KEYTURN_WEBHOOK_ALLOW')}`)
+    return block ?? []
+  })
+  return {
+    webhookAllow,
+    ...(url === undefined || from === undefined ? {} : { smtp: { url, from } }),
+    ...(set.KEYTURN_MESSAGES_FILE === undefined ? {} : { messagesFile: set.KEYTURN_MESSAGES_FILE }),
+  }
 }

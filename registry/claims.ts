@@ -35,7 +35,12 @@ export type Redeemed =
   | ({ readonly outcome: 'enrolled' } & DeliveredKey)
   /** It hands out a token and takes no public key; or the other way round. It stays open. */
   | { readonly outcome: 'no-public-key' | 'public-key-needed' | 'no-recipient'; readonly credentialId: CredentialId }
-  | { readonly outcome: 'used' | 'expired'; readonly credentialId: CredentialId; readonly rotationId?: RotationId }
+  | {
+      readonly outcome: 'used' | 'expired'
+      readonly keyId: KeyId
+      readonly credentialId: CredentialId
+      readonly rotationId?: RotationId
+    }
   | { readonly outcome: 'unknown' }
 
 interface SqlClaim {
@@ -173,8 +178,8 @@ const about = ({ claim_id, key_id, rotation_id }: SqlClaim, { at, from }: Ending
 
 /** Why a claim can not be used, if it can not; written down. */
 async function refusal(tx: Tx, claim: SqlClaim, by: Ending): Promise<Redeemed | undefined> {
-  const { credential_id: credentialId, rotation_id } = claim
-  const gone = { credentialId, ...(rotation_id === null ? {} : { rotationId: rotation_id }) }
+  const { key_id: keyId, credential_id: credentialId, rotation_id } = claim
+  const gone = { keyId, credentialId, ...(rotation_id === null ? {} : { rotationId: rotation_id }) }
   if (claim.state === 'used') {
     await appendAudit(tx, { ...about(claim, by), action: 'claim.second-try' })
     return { outcome: 'used', ...gone }

@@ -293,7 +293,7 @@ export const rotationsToTell = (db: Database): Promise<ToTell[]> =>
      from rotation_evidence e
      left join keys o on o.key_id = e.old_key_id
      cross join lateral (values
-       ('new-key-used', e.stage = 'monitoring' and e.new_first_used_at is not null),
+       ('new-key-used', e.stage in ('notifying', 'monitoring', 'held') and e.new_first_used_at is not null),
        ('old-key-quiet', e.stage = 'monitoring' and e.sufficient),
        ('new-key-refused', e.stage in ('notifying', 'monitoring', 'held', 'deactivating') and e.new_refusals > (e.policy ->> 'newKeyRefusals')::bigint),
        ('old-key-refused', e.stage in ('deactivating', 'held') and o.state = 'deactivated' and e.old_refusals > (e.policy ->> 'oldKeyRefusals')::bigint)

@@ -1,6 +1,7 @@
 /** The process that serves the control plane's HTTP API. */
 import type { AddressInfo } from 'node:net'
-import { Client, Connection } from '@temporalio/client'
+import type { KeyId } from '@keyturn/contract'
+import { Client, Connection, WorkflowExecutionAlreadyStartedError } from '@temporalio/client'
 import { createAlerts } from '../activities/alerts.ts'
 import { createKafka } from '../activities/kafka.ts'
 import { createPropagation } from '../activities/propagation.ts'
@@ -12,6 +13,7 @@ import type { Log } from '../infra/log.ts'
 import { openDatabase } from '../registry/database.ts'
 import { migrate } from '../registry/migrate.ts'
 import { openSealer } from '../registry/reseal.ts'
+import type { tellOfSecondClaim } from '../workflows/index.ts'
 import { createLeakResponses } from './leak-responses.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 
@@ -24,6 +26,8 @@ export interface RunningApi extends RunningProcess {
 
 /** No request of ours takes longer; one that does is waiting for its own body. Kubernetes kills after 30 s. */
 const DRAIN_MS = 25_000
+/** Temporal answers within milliseconds. */
+const START_DEADLINE_MS = 2_000
 
 /**
  * Brings the registry up to date, and serves the API. PostgreSQL must be there; the others may come later: without Kafka, gateways ask this
@@ -57,6 +61,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
     temporal,
     propagation,
     alert: (alert) => alerts.raiseInTheEnd(alert),
+    tellOfSecondClaim: (keyId) => void startTelling(temporal, taskQueue, keyId, log),
     respond: responses.respond,
     pingKafka,
     clock,
@@ -72,6 +77,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
       // With port 0 the address is known only once we listen.
       publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
       taskQueue,
+      webhookAllow: config.delivery.webhookAllow,
       sessionKeyPeriodMs: config.sessionKeyPeriodMs,
       fallback: config.fallback,
     },
@@ -92,10 +98,27 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
   }
 }
 
+/** Once for each claim, however often it is tried. When Temporal is away the alert is what is left. */
+async function startTelling(temporal: Client, taskQueue: string, keyId: KeyId, log: Log): Promise<void> {
+  try {
+    await temporal.withDeadline(Date.now() + START_DEADLINE_MS, () =>
+      temporal.workflow.start<typeof tellOfSecondClaim>('tellOfSecondClaim', {
+        workflowId: `second-claim/${keyId}`,
+        taskQueue,
+        workflowIdReusePolicy: 'REJECT_DUPLICATE',
+        args: [{ keyId }],
+      }),
+    )
+  } catch (error) {
+    if (error instanceof WorkflowExecutionAlreadyStartedError) return
+    log.warn({ err: error, keyId }, 'a client could not be told of a second claim')
+  }
+}
+
 if (isProgram(import.meta.url)) {
   await runProcess(
     'api-server',
-    ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen', 'fallback'],
+    ['postgres', 'kafka', 'temporal', 'kek', 'operator', 'leaks', 'listen', 'fallback', 'delivery'],
     startApiServer,
     ({ postgresUrl }) => ({ postgresUrl }),
   )

@@ -6,6 +6,7 @@ import { Client, Connection } from '@temporalio/client'
 import { NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker'
 import type { Logger } from 'pino'
 import { createAlerts } from '../activities/alerts.ts'
+import { createCourier } from '../activities/channels/courier.ts'
 import { createActivities } from '../activities/index.ts'
 import { createKafka } from '../activities/kafka.ts'
 import { startNeglectWatch } from '../activities/neglect.ts'
@@ -23,7 +24,7 @@ import { startPolicySchedules } from './policy-schedules.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
 import { routeTemporalLog } from './temporal-log.ts'
 
-export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'leaks' | 'listen'>
+export type RotationWorkerConfig = ConfigOf<'postgres' | 'kafka' | 'temporal' | 'kek' | 'leaks' | 'listen' | 'delivery'>
 
 /** How the worker of rotations polls. The bench's peer polls the same way. */
 export const ROTATIONS = {
@@ -54,7 +55,8 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const client = new Client({ connection: calls, namespace: config.temporalNamespace })
   const { brand, publicUrl, leaks: leakSettings } = config
   const startRotation = startRotations(client, config.taskQueue)
-  const activities = createActivities({ db, sealer, brand, publicUrl, propagation, alerts, leakSettings, startRotation })
+  const courier = createCourier({ sealer, publicUrl, delivery: config.delivery })
+  const activities = createActivities({ db, sealer, brand, courier, propagation, alerts, leakSettings, startRotation })
   await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
   const connection = await NativeConnection.connect({ address: config.temporalAddress })
   const common = { connection, namespace: config.temporalNamespace, shutdownGraceTime: '10s', shutdownForceTime: '15s' } as const
@@ -88,7 +90,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   }
   const release = async (): Promise<void> => {
     await Promise.all([sweeping.stop(), neglect.stop(), schedules.stop()])
-    await Promise.allSettled([propagation.stop(), alerts.stop()])
+    await Promise.allSettled([propagation.stop(), alerts.stop(), courier.close()])
     await db.close()
     await Promise.all([connection.close(), calls.close()])
   }
@@ -108,5 +110,9 @@ function workflowCode(bundle: string | undefined): Pick<WorkerOptions, 'workflow
 }
 
 if (isProgram(import.meta.url)) {
-  await runProcess('rotation-worker', ['postgres', 'kafka', 'temporal', 'kek', 'leaks', 'listen'], startRotationWorker)
+  await runProcess(
+    'rotation-worker',
+    ['postgres', 'kafka', 'temporal', 'kek', 'leaks', 'listen', 'delivery'],
+    startRotationWorker,
+  )
 }

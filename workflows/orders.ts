@@ -35,6 +35,7 @@ export function listen(rotation: Rotation): void {
     if (rotation.requested && rotationId === rotation.request.rotationId) rotation.learn(fact)
   })
   setHandler(leakSignal, (leak) => rotation.leaks.hear(leak))
+  rotation.deliveries.listen()
   setHandler(triggerUpdate, (request) => CancellationScope.nonCancellable(() => trigger(rotation, request)), {
     validator: (_: RotationRequest) => refuseWhenEnding(rotation),
   })

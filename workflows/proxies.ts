@@ -45,11 +45,25 @@ export const receipts = proxyActivities<Pick<Activities, 'awaitReceipt' | 'await
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '10s' },
 })
 
-/** Telling the client: the other side may be down for a moment; a failure is raised as an alert and the rotation goes on. */
-export const notifications = proxyActivities<Pick<Activities, 'notifyClient' | 'notifyOfLeak'>>({
-  startToCloseTimeout: '15s',
+/** The first attempt to tell a client: what the contacts answer is no failure of it. */
+export const notifications = proxyActivities<Pick<Activities, 'notifyClient' | 'notifyOfLeak' | 'notifyOfClaim'>>({
+  startToCloseTimeout: '30s',
   scheduleToCloseTimeout: '5 minutes',
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },
+})
+
+/** Further attempts at one contact, for a day: seldom in the end, and when the other side asks for it. */
+export const deliveries = proxyActivities<Pick<Activities, 'deliver'>>({
+  startToCloseTimeout: '30s',
+  scheduleToCloseTimeout: '1 day',
+  retry: { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '1 hour' },
+})
+
+/** What is noted of a message that was given up. */
+export const givenUp = proxyActivities<Pick<Activities, 'giveUpOn'>>({
+  startToCloseTimeout: '10s',
+  scheduleToCloseTimeout: '1 hour',
+  retry: { initialInterval: '500ms', backoffCoefficient: 2, maximumInterval: '1 minute' },
 })
 
 /** Alerts are told three times at most: nothing waits for them. */

@@ -13,6 +13,8 @@ import {
   startChild,
 } from '@temporalio/workflow'
 import type { LeakSteps } from '../activities/leaks.ts'
+import type { FirstTry } from '../activities/notification.ts'
+import { goOnWith } from './deliveries.ts'
 import { leakSignal } from './orders.ts'
 import { alerts, leaks, notifications, receipts } from './proxies.ts'
 import type { rotateCredential } from './rotate-credential.ts'
@@ -116,7 +118,9 @@ async function giveUp(leakId: LeakId, steps: LeakSteps): Promise<never> {
 
 async function tellClient(leakId: LeakId, steps: LeakSteps): Promise<void> {
   try {
-    await notifications.notifyOfLeak({ leakId })
+    const tried: FirstTry | undefined = await notifications.notifyOfLeak({ leakId, at: Date.now() })
+    // It alerts by itself where nobody is reached.
+    if (tried?.left !== undefined) await goOnWith(tried.left)
   } catch (error) {
     if (isCancellation(error)) throw error
     await alert(steps, 'the client could not be told')

@@ -13,14 +13,17 @@ import type {
 } from '@keyturn/contract'
 import { defineSearchAttributeKey } from '@temporalio/common'
 import { ActivityFailure, ApplicationFailure, upsertSearchAttributes } from '@temporalio/workflow'
+import type { Delivery, FirstTry } from '../activities/notification.ts'
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
 import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
+import { Deliveries, goOnWith } from './deliveries.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
 import { RotationLeaks } from './rotation-leaks.ts'
 import { Turns } from './turns.ts'
 
 /** How long a receipt is waited for where the rotation goes on without it. */
 const MOMENT_MS = 5_000
+const LONGEST_REASON = 500
 const STAGE_ATTRIBUTE = defineSearchAttributeKey('KeyturnStage', 'KEYWORD')
 const TRIGGER_ATTRIBUTE = defineSearchAttributeKey('KeyturnTrigger', 'KEYWORD')
 
@@ -40,6 +43,7 @@ interface Extension {
 export class Rotation {
   readonly credentialId: CredentialId
   readonly turns = new Turns()
+  readonly deliveries = new Deliveries()
   readonly leaks = new RotationLeaks(this)
   stage: RotationStage = 'requested'
   trigger: Trigger = 'manual'
@@ -67,6 +71,8 @@ export class Rotation {
   readonly facts = new Set<EvidenceFact>()
   extendedByPolicy = false
   remindersSent = 0
+  /** The deadline of which the client has heard that it is near. */
+  nearToldFor: number | undefined
   /** Why there is no rotation: the registry refuses to open it. */
   impossible: ApplicationFailure | undefined
   /** The last stage is being stored: from here nothing turns the rotation. */
@@ -369,13 +375,37 @@ export class Rotation {
     }
   }
 
-  /** Tells the client. When that fails for good, an alert says so, and the rotation goes on: gateways tell it in-band. */
+  /**
+   * Tells the client. What the first attempt leaves is gone on with for a day, beside the rotation, and an alert says so when none of
+   * its contacts was reached in a while. A rotation whose client has not heard of its new key then is held.
+   */
   async tell(message: NotificationKind): Promise<void> {
+    const left = await this.firstTry(message)
+    if (left === undefined) return
+    await goOnWith(left)
+    if (left.told || message !== 'introduced') return
+    // It may be reached late, or have found its new key by itself: gateways tell it in-band.
+    const released = () => this.deliveries.of(left)?.told === true || this.facts.has('new-key-used') || this.warrant !== undefined
+    const ordered = () => this.holdAsked !== undefined || this.extensions.length > 0
+    await this.turns.wait(() => this.deliveries.of(left) !== undefined || released() || ordered())
+    const news = this.deliveries.of(left)
+    if (news === undefined || released()) return
+    await this.hold('untold', `the client could not be told of its new key: ${news.why}`.slice(0, LONGEST_REASON), released)
+  }
+
+  /** @returns what is left to be done of it */
+  private async firstTry(message: NotificationKind): Promise<Delivery | undefined> {
+    const { rotationId } = this.request
     try {
-      await this.turns.interruptible(() => notifications.notifyClient({ rotationId: this.request.rotationId, message }))
+      // A history from before there were several channels may have no answer here.
+      const tried: FirstTry | undefined = await this.turns.interruptible(() =>
+        notifications.notifyClient({ rotationId, message, at: Date.now() }),
+      )
+      return tried?.left
     } catch (error) {
       if (!(error instanceof ActivityFailure)) throw error
       await this.alert('notification-failed', `the client was not told "${message}": ${error.cause?.message ?? error.message}`)
+      return undefined
     }
   }
 

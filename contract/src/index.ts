@@ -1,6 +1,7 @@
 /** What crosses a process border. Imports nothing of ours; everyone may import it. */
 export * from './address-block.ts'
 export * from './base62.ts'
+export * from './channels.ts'
 export * from './claim.ts'
 export * from './duration.ts'
 export * from './environment.ts'

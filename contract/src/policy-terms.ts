@@ -69,6 +69,7 @@ export function termsOf(policy: Policy): PolicyTerms {
       newKeyRefusals: policy.thresholds?.newKeyRefusals ?? DEFAULT_POLICY.newKeyRefusals,
       oldKeyRefusals: policy.thresholds?.oldKeyRefusals ?? DEFAULT_POLICY.oldKeyRefusals,
       successorByOldKey: policy.delivery?.successorByOldKey ?? DEFAULT_POLICY.successorByOldKey,
+      ...(policy.delivery?.claimInMessages === true ? { claimInMessages: true } : {}),
       ...(expiryMs === undefined ? {} : { expiryMs }),
       ...(policy.approvals === undefined ? {} : { approvals: policy.approvals }),
     },

@@ -102,6 +102,11 @@ export const Policy = Strict(
           successorByOldKey: Type.Optional(
             Type.Boolean({ description: 'whether a program may fetch the new key by showing the old one: true unless given' }),
           ),
+          claimInMessages: Type.Optional(
+            Type.Boolean({
+              description: 'whether e-mails and Slack messages hold the claim itself: false unless given',
+            }),
+          ),
         },
         'how the new key comes to the client',
       ),

@@ -107,6 +107,7 @@ export const ALERT_KINDS = [
   'credential-unused',
   'leak',
   'replay',
+  'delivery-failed',
 ] as const
 export type AlertKind = (typeof ALERT_KINDS)[number]
 

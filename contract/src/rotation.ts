@@ -46,6 +46,8 @@ export interface RotationPolicy {
   readonly oldKeyRefusals: number
   /** Whether a program may fetch the successor by showing its old key. */
   readonly successorByOldKey: boolean
+  /** Whether what people are sent holds the claim itself; without it, a link where they sign in or show the old key. */
+  readonly claimInMessages?: boolean
   /** The policy that this comes from. */
   readonly name?: string
   /** The parts of the overlap after which a client that does not use its new key is reminded; `DEFAULT_REMINDERS` unless given. */
@@ -203,10 +205,10 @@ export interface RotationOrder {
 }
 
 /**
- * Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, a step failed for good, or the
- * policy asks for a person's approval.
+ * Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, a step failed for good, the
+ * policy asks for a person's approval, or its client could be told on none of its channels.
  */
-export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure', 'approval'] as const
+export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure', 'approval', 'untold'] as const
 export type HeldFor = (typeof HELD_FOR)[number]
 
 /** What the collector signals (signal `evidence`). */
@@ -221,7 +223,16 @@ export const graceTerms = (graceMs: number) =>
   ({ graceMs, quietPeriodMs: Math.min(SWITCHED_AFTER_MS, graceMs), successorByOldKey: false }) as const
 
 /** What a client is told. */
-export const NOTIFICATION_KINDS = ['introduced', 'reminder', 'deactivated', 'rolled-back', 'leak', 'emergency'] as const
+export const NOTIFICATION_KINDS = [
+  'introduced',
+  'reminder',
+  'deadline-near',
+  'deactivated',
+  'rolled-back',
+  'leak',
+  'emergency',
+  'second-claim',
+] as const
 export type NotificationKind = (typeof NOTIFICATION_KINDS)[number]
 
 /** Failure types of updates: refused at this stage; or come too late for a rotation that has ended. */

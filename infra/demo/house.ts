@@ -65,6 +65,8 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
     KEYTURN_SIGNING_KEY: signing.privateKey,
     KEYTURN_LISTEN: apiAddress,
     KEYTURN_PUBLIC_URL: api,
+    // The practice client of `keyturn drill` listens on this machine.
+    KEYTURN_WEBHOOK_ALLOW: '127.0.0.0/8,::1',
     KEYTURN_WORKFLOW_BUNDLE: bundle,
     KEYTURN_COLLECTOR_INTERVAL: '300ms',
   }

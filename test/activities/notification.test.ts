@@ -2,15 +2,18 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import proto from '@temporalio/proto'
 import { Webhook } from 'standardwebhooks'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { type Notification, webhookSecrets } from '../../activities/notification.ts'
+import { webhookSecrets } from '../../activities/channels/web.ts'
+import type { Notification } from '../../activities/messages/webhook.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { serveApi } from '../support/api.ts'
 import { eventually, type House, type StartedRotation, type TestCredential } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { alertsOf } from '../support/topics.ts'
 
+const { History } = proto.temporal.api.history.v1
 const PATIENCE_MS = 90_000
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
@@ -109,12 +112,14 @@ describe('in real time', () => {
 
     await house.use(token)
     await house.reached(rotation.rotationId, 'completed', PATIENCE_MS)
-    expect(client.received.map((each) => each.notification.type)).toEqual([
-      'keyturn.rotation.introduced',
+    await notified(client.received, 3)
+    expect(client.received.map((each) => each.notification.type).sort()).toEqual([
+      'keyturn.claim.used-twice',
       'keyturn.rotation.deactivated',
+      'keyturn.rotation.introduced',
     ])
-    expect(client.received[1]?.notification.data).not.toHaveProperty('claimUrl')
-    expect(new Set(client.received.map((each) => each.headers['webhook-id'])).size).toBe(2)
+    expect(client.of('deactivated')[0]?.notification.data).not.toHaveProperty('claimUrl')
+    expect(new Set(client.received.map((each) => each.headers['webhook-id'])).size).toBe(3)
   })
 
   test('is sent again after an error, as the same message', async () => {
@@ -146,12 +151,14 @@ describe('in real time', () => {
     expect(first).toBe(second)
   })
 
-  test('every contact is told; what one of them answers is no matter to the others', async () => {
+  test('where all are to be told, every contact is; what one of them answers is no matter to the others', async () => {
     const [good, bad] = [
       await receiver(),
       await receiver((before, response) => void response.writeHead(before < 2 ? 500 : 200).end()),
     ]
-    const credential = await house.credential(['read:prices'], 'prod', [...at(bad.host), ...at(good.host)])
+    const credential = await house.credential(['read:prices'], 'prod', [...at(bad.host), ...at(good.host)], {
+      client: { tell: 'all' },
+    })
     const rotation = await house.rotate(credential.credentialId, QUICK)
     await notified(bad.received, 3)
     await house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
@@ -164,18 +171,20 @@ describe('in real time', () => {
     const rotation = await rotate(client.host, `/hook/${secret}?token=${secret}`)
     await notified(client.received, 2)
     expect(client.received[0]?.path).toContain(secret)
-    const failure = await eventually(
+    const message = `message/${client.received[0]?.headers['webhook-id']}`
+    const known = await eventually(
       async () => {
-        const { raw } = await rotation.handle.describe()
-        const pending = raw.pendingActivities?.find(({ activityType }) => activityType?.name === 'notifyClient')
-        return pending?.lastFailure ?? undefined
+        const { raw } = await house.client.workflow.getHandle(message).describe()
+        return raw.pendingActivities?.find(({ lastFailure }) => lastFailure)
       },
       'the failure that Temporal knows of',
       PATIENCE_MS,
     )
-    expect(JSON.stringify(failure)).toContain(client.host)
+    const begun = await house.client.workflow.getHandle(message).fetchHistory()
+    const text = JSON.stringify([known, begun]) + Buffer.from(History.encode(begun).finish()).toString('latin1')
+    expect(text).toContain(client.host)
     const code = /claims\/(\w+)/.exec(client.received[0]?.body ?? '')?.[1] ?? expect.fail()
-    for (const hidden of [secret, code]) expect(JSON.stringify(failure)).not.toContain(hidden)
+    for (const hidden of [secret, code]) expect(text).not.toContain(hidden)
     await house.order(rotation, 'rollBack')
   })
 })
@@ -229,33 +238,44 @@ describe('while time passes', () => {
     await rotation.handle.result()
   })
 
-  test('a receiver that stays down: an alert says so, and the rotation goes on', async () => {
-    const client = await receiver()
-    client.close()
+  test('a client that can not be told of its new key: an alert says so, the rotation is held, and goes on when it is told', async () => {
+    let down = true
+    const client = await receiver((_, response) => void (down ? response.destroy() : response.end()))
     const credential = await house.credential(['read:prices'], 'prod', at(client.host))
     const rotation = await house.rotate(credential.credentialId, FORTNIGHT)
-    await eventually(
-      async () => {
-        await house.pass(60_000)
-        return (await house.rotation(rotation.rotationId)).stage === 'monitoring'
-      },
-      'monitoring',
-      PATIENCE_MS,
-    )
-    const alerts = await alertsOf(house.config.topics, credential.credentialId)
-    expect(alerts.map(({ kind, rotationId }) => [kind, rotationId])).toEqual([['notification-failed', rotation.rotationId]])
-    expect(alerts[0]?.detail).toContain(client.host)
-    await house.order(rotation, 'rollBack')
-    expect(
-      await eventually(
+    const isAt = (stage: string) =>
+      eventually(
         async () => {
-          await house.pass(60_000)
-          const { stage } = await house.rotation(rotation.rotationId)
-          return stage === 'rolled-back' ? stage : undefined
+          await house.pass(5 * 60_000)
+          const found = await house.rotation(rotation.rotationId)
+          return found.stage === stage ? found : undefined
         },
-        'the roll-back',
+        stage,
         PATIENCE_MS,
-      ),
-    ).toBe('rolled-back')
+      )
+    const held = await isAt('held')
+    expect([held.heldFor, held.timeline.at(-1)?.reason]).toEqual(['untold', expect.stringContaining(client.host)])
+    const alerts = await alertsOf(house.config.topics, credential.credentialId)
+    expect(alerts.map(({ kind, rotationId }) => [kind, rotationId])).toEqual([
+      ['notification-failed', rotation.rotationId],
+      ['rotation-held', rotation.rotationId],
+    ])
+    for (const { detail } of alerts) expect(detail).toContain(client.host)
+    down = false
+    await isAt('monitoring')
+    await house.order(rotation, 'rollBack')
+    await rotation.handle.result()
+    expect(client.of('rolled-back')).toHaveLength(1)
+  })
+
+  test('an operator may let a rotation go on whose client can not be told; of its end it is not held', async () => {
+    const client = await receiver((_, response) => void response.writeHead(410).end())
+    const credential = await house.credential(['read:prices'], 'prod', at(client.host))
+    const rotation = await house.rotate(credential.credentialId, FORTNIGHT)
+    expect((await house.reached(rotation.rotationId, 'held', PATIENCE_MS)).heldFor).toBe('untold')
+    await house.order(rotation, 'resume')
+    await house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
+    await house.order(rotation, 'rollBack')
+    expect(await rotation.handle.result()).toBe('rolled-back')
   })
 })

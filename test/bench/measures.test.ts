@@ -4,6 +4,7 @@ import { measureBaselines } from '../../bench/baselines.ts'
 import { measureFleet } from '../../bench/fleet.ts'
 import { type BenchHouse, openHouse } from '../../bench/house.ts'
 import { measureLoad } from '../../bench/load.ts'
+import { measureNotifications } from '../../bench/notifications.ts'
 import { measurePolicies } from '../../bench/policies.ts'
 import { measureReplay } from '../../bench/replay.ts'
 import {
@@ -11,6 +12,7 @@ import {
   fleetReport,
   loadReport,
   machine,
+  notificationsReport,
   policiesReport,
   replayReport,
   requestsReport,
@@ -103,6 +105,11 @@ describe('each measure works', () => {
     const figures = await measureRotations(house, { rotations: 2, atOnce: 2, rounds: 1 })
     expectWhole(figures, rotationsReport(figures))
     expect(figures.activities).toBeGreaterThan(0)
+  }, 300_000)
+
+  test('notifications: each arrives once', async () => {
+    const figures = await measureNotifications(house, { notifications: 4, atOnce: 2, rounds: 1 })
+    expectWhole(figures, notificationsReport(figures))
   }, 300_000)
 
   test('policies: all that are due are started', async () => {

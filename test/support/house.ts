@@ -33,10 +33,10 @@ import { createKafka, createPublisher } from '../../activities/kafka.ts'
 import { createPropagation, type Propagation } from '../../activities/propagation.ts'
 import { unavailableServer } from '../../api/dependencies.ts'
 import { orderRotation, triggerRotation } from '../../api/temporal.ts'
-import type { Config, LeakConfig } from '../../infra/config.ts'
+import type { Config, DeliveryConfig, LeakConfig } from '../../infra/config.ts'
 import { startTimeSkippingServer } from '../../infra/stack/temporal.ts'
 import { claimCode, redeemClaim } from '../../registry/claims.ts'
-import { type Contact, createClient } from '../../registry/clients.ts'
+import { type ClientChange, type Contact, createClient } from '../../registry/clients.ts'
 import { createCredential, getCredential, type NewCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { getKey, type KeyRow, keysOfCredential } from '../../registry/keys.ts'
@@ -69,6 +69,8 @@ export interface HouseOptions {
   readonly collector?: boolean
   /** Instead of the defaults: trading keys at once, others within an hour. */
   readonly leaks?: Partial<LeakConfig>
+  /** Besides that webhooks may lead to this machine. */
+  readonly delivery?: Partial<DeliveryConfig>
 }
 
 type TestGatewayOptions = Partial<Pick<GatewayOptions, 'failClosed' | 'stalenessMs' | 'fallback' | 'jwksUrl'>> & {
@@ -124,7 +126,7 @@ export class House {
     const skipping = options.time === 'skipped' ? await timeSkipping(servers) : undefined
     const env = skipping?.env
     const { topics } = servers
-    const config = houseConfig(servers, env?.address ?? servers.temporalAddress, options.leaks)
+    const config = houseConfig(servers, env?.address ?? servers.temporalAddress, options)
     const db = openDatabase(config.postgresUrl)
     const connection = await Connection.connect({ address: config.temporalAddress })
     let house: House | undefined
@@ -226,11 +228,11 @@ export class House {
     scopes: string[] = ['read:prices'],
     environment: Environment = 'prod',
     contacts: readonly Contact[] = [],
-    what: Pick<NewCredential, 'kind' | 'publicKey'> = {},
+    { client = {}, ...what }: Pick<NewCredential, 'kind' | 'publicKey'> & { readonly client?: ClientChange } = {},
   ): Promise<TestCredential> {
     await this.setClock()
     const at = new Date(this.now())
-    const { clientId } = await createClient(this.db, { name: 'Acme', contacts, at, actor: 'test' })
+    const { clientId } = await createClient(this.db, { ...client, name: 'Acme', contacts, at, actor: 'test' })
     const made = await createCredential(this.db, {
       ...what,
       clientId,
@@ -390,7 +392,7 @@ export const testToken = (environment: Environment = 'prod'): string =>
 function houseConfig(
   { postgresUrl, kafkaBrokers, topics, workflowBundle }: Servers,
   temporalAddress: string,
-  leaks: Partial<LeakConfig> = {},
+  { leaks = {}, delivery = {} }: Pick<HouseOptions, 'leaks' | 'delivery'>,
 ): Config {
   return {
     postgresUrl,
@@ -405,6 +407,7 @@ function houseConfig(
     leaks: { atOnce: ['trade:*', 'withdraw:*'], overlapMs: 3_600_000, ...leaks },
     listen: { host: '127.0.0.1', port: 0 },
     publicUrl: 'http://127.0.0.1:9',
+    delivery: { webhookAllow: [{ family: 'ipv4', address: '127.0.0.0', prefix: 8 }], ...delivery },
     logLevel: 'silent',
     startupWaitMs: 10_000,
     collectorIntervalMs: 100,

@@ -1,7 +1,13 @@
 import { formatDuration } from '@keyturn/contract/duration'
 import { DEFAULT_REMINDERS, type Evidence } from '@keyturn/contract/rotation'
+import { patched } from '@temporalio/workflow'
 import { records } from '../proxies.ts'
 import type { Rotation, Warrant } from '../rotation.ts'
+
+/** The last part of the overlap is near its end, but no more than a day of it; a short overlap has no such part. */
+const NEAR = 0.05
+const MOST_NEAR_MS = 86_400_000
+const SHORT_MS = 3_600_000
 
 /**
  * Follows which key is used, until the old one may go: on evidence (undefined), or on somebody's word (a warrant).
@@ -19,14 +25,14 @@ export async function monitor(rotation: Rotation): Promise<Warrant | undefined> 
     const { overlapEndsAt, leaks } = rotation
     // A leaked key's end comes by itself, and breaks in here.
     const end = leaks.oldKeyDiesAt === undefined ? overlapEndsAt : undefined
-    await rotation.turns.wait(() => isDue(rotation), nextReminder(rotation) ?? end)
+    await rotation.turns.wait(() => isDue(rotation), nextMessage(rotation) ?? end)
 
     if (facts.has('new-key-refused')) await mindRefusals(rotation)
     else if (rotation.warrant !== undefined) return rotation.warrant
     else if (rotation.extensions.length > 0) await rotation.carryOutExtensions()
     else if (rotation.holdAsked !== undefined) await rotation.holdIfAsked()
     else if (facts.has('old-key-quiet')) return undefined
-    else if (Date.now() < overlapEndsAt) await remind(rotation)
+    else if (Date.now() < overlapEndsAt) await (isNear(rotation) ? warnOfDeadline(rotation) : remind(rotation))
     else if (leaks.oldKeyDiesAt !== undefined) await rotation.turns.wait(() => isDue(rotation))
     else {
       const now = await records.readEvidence({ rotationId: rotation.request.rotationId })
@@ -74,6 +80,27 @@ function nextReminder({ remindersSent, facts, overlapEndsAt, policy, leaks, wind
   const window = leaks.oldKeyDiesAt === undefined ? policy.overlapMs : windowMs
   const due = overlapEndsAt - (1 - part) * window
   return due < overlapEndsAt ? due : undefined
+}
+
+/** When the deadline is near enough to be told of once more, also to a client some of whose programs have switched over. */
+function nearAt({ nearToldFor, overlapEndsAt, policy, leaks }: Rotation): number | undefined {
+  const { overlapMs } = policy
+  if (leaks.oldKeyDiesAt !== undefined || overlapMs < SHORT_MS || nearToldFor === overlapEndsAt) return undefined
+  return patched('deadline-near') ? overlapEndsAt - Math.min(MOST_NEAR_MS, overlapMs * NEAR) : undefined
+}
+
+const isNear = (rotation: Rotation): boolean => (nearAt(rotation) ?? Number.POSITIVE_INFINITY) <= Date.now()
+
+function nextMessage(rotation: Rotation): number | undefined {
+  const next = Math.min(nextReminder(rotation) ?? Number.POSITIVE_INFINITY, nearAt(rotation) ?? Number.POSITIVE_INFINITY)
+  return Number.isFinite(next) ? next : undefined
+}
+
+/** A reminder that falls due with it would say the same. */
+async function warnOfDeadline(rotation: Rotation): Promise<void> {
+  rotation.nearToldFor = rotation.overlapEndsAt
+  while ((nextReminder(rotation) ?? Number.POSITIVE_INFINITY) <= Date.now()) rotation.remindersSent += 1
+  await rotation.tell('deadline-near')
 }
 
 /** Of several that fell due while the rotation was held, one is enough. */

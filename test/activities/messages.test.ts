@@ -1,0 +1,135 @@
+/** What people read: texts, times, and what others have written in it. */
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { LANGUAGES, NOTIFICATION_KINDS } from '@keyturn/contract'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { emailOf } from '../../activities/messages/email.ts'
+import { letterOf, timeText } from '../../activities/messages/letter.ts'
+import { loadTexts, withOwnTexts } from '../../activities/messages/own-texts.ts'
+import { sampleFacts } from '../../activities/messages/sample.ts'
+import { slackMessageOf } from '../../activities/messages/slack.ts'
+import { flawsOfTemplate } from '../../activities/messages/template.ts'
+import { FIELDS_OF, TEXT_NAMES, TEXTS } from '../../activities/messages/texts.ts'
+
+const publicUrl = 'https://keys.example.com'
+const AT = new Date('2026-11-26T13:30:00Z')
+
+describe('every text', () => {
+  test.each(LANGUAGES)('in %s: has no field that its message has not', (language) => {
+    for (const name of TEXT_NAMES) {
+      const { subject, lead, steps } = TEXTS[language].messages[name]
+      for (const text of [subject, lead, ...steps]) expect([name, flawsOfTemplate(text, FIELDS_OF[name])]).toEqual([name, []])
+    }
+  })
+
+  test.each(LANGUAGES)('in %s: makes a mail and a Slack message of every kind, well-formed', (language) => {
+    for (const message of NOTIFICATION_KINDS) {
+      const letter = letterOf(sampleFacts(message, { language, at: AT }), { texts: TEXTS, publicUrl })
+      const { subject, text, html } = emailOf(letter)
+      expect(`${subject}${text}`).not.toMatch(/[{}]|undefined|NaN|Invalid/)
+      expect(text.split('\n').every((line) => line.length <= 160)).toBe(true)
+      expect(unbalanced(html)).toEqual([])
+      expect(html).toContain(`<html lang="${language}">`)
+      const { blocks } = slackMessageOf(letter)
+      expect(blocks.length).toBeLessThanOrEqual(50)
+    }
+  })
+})
+
+test('a time is said with its day, year and zone, in the client’s own', () => {
+  expect(timeText(AT, 'en', 'Europe/Berlin')).toMatch(/^Thursday,? 26 November 2026 at 14:30 CET$/)
+  expect(timeText(AT, 'de', 'Europe/Berlin')).toBe('Donnerstag, 26. November 2026 um 14:30 MEZ')
+  expect(timeText(AT, 'en', 'America/New_York')).toMatch(/^Thursday,? 26 November 2026 at 08:30 (GMT-5|EST)$/)
+  expect(timeText(new Date('2026-07-01T12:00:00Z'), 'de', 'Europe/Berlin')).toBe('Mittwoch, 1. Juli 2026 um 14:00 MESZ')
+})
+
+test('it can be read on dark and on light ground', () => {
+  const { html } = emailOf(letterOf(sampleFacts('introduced', { at: AT }), { texts: TEXTS, publicUrl }))
+  expect(html).toContain('<meta name="color-scheme" content="light dark">')
+  expect(html).toContain('@media (prefers-color-scheme: dark)')
+  const [light = '', dark = ''] = html.split('@media (prefers-color-scheme: dark)')
+  const colours = (css: string, of: string) =>
+    new RegExp(`${of} \\{[^}]*background: (#\\w{6});[^}]*?color: (#\\w{6})`).exec(css)?.slice(1) ?? []
+  for (const [css, of] of [
+    [light, 'body'],
+    [dark, 'body'],
+    [light, 'a\\.button'],
+    [dark, 'a\\.button'],
+  ] as const) {
+    const [ground = expect.fail(), ink = expect.fail()] = colours(css, of)
+    expect(contrast(ground, ink)).toBeGreaterThan(4.5)
+  }
+})
+
+test('what programs have sent as their names is shown as it is, and does nothing', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary', maxLength: 80 }), (name) => {
+      const userAgent = `<script>alert(1)</script>"'&*_~\`<!channel>\u202e\r\nBcc: x ${name}`
+      const facts = sampleFacts('reminder', { at: AT, userAgent })
+      const letter = letterOf(facts, { texts: TEXTS, publicUrl })
+      const { html, text } = emailOf(letter)
+      expect(html).not.toMatch(/<script|\u202e/)
+      expect(unbalanced(html)).toEqual([])
+      expect(text).not.toMatch(/^Bcc/m)
+      expect(JSON.stringify(slackMessageOf(letter))).not.toContain('<!channel>')
+    }),
+    { numRuns: 100 },
+  )
+})
+
+describe("an operator's own texts", () => {
+  test('take the place of ours, as far as they go', () => {
+    const { texts, flaws } = withOwnTexts({ en: { introduced: { subject: 'New key: {credential}' } } })
+    expect(flaws).toEqual([])
+    const { subject, lead } = letterOf(sampleFacts('introduced', { at: AT }), { texts, publicUrl })
+    expect(subject).toMatch(/^New key: \S+$/)
+    expect(lead).toContain('is being replaced')
+  })
+
+  test.each([
+    [{ en: { introduced: { lead: 'Hello {name}' } } }, 'en.introduced.lead: unknown field {name}'],
+    [{ en: { 'rolled-back': { lead: 'by {deadline}' } } }, 'en.rolled-back.lead: unknown field {deadline}'],
+    [{ en: { introduced: { lead: 'Hello {credential' } } }, 'a brace without its pair'],
+    [{ en: { introduced: { steps: 'do it' } } }, 'en.introduced.steps: expected a list of texts'],
+    [{ en: { introduced: { title: 'x' } } }, 'en.introduced.title: a message has a subject, a lead and steps'],
+    [{ en: { hello: {} } }, 'en.hello: no message'],
+    [{ fr: {} }, 'fr: no language that we write in'],
+    [['en'], 'the file: expected names'],
+    [{ en: { introduced: { lead: 7 } } }, 'en.introduced.lead: expected a text'],
+  ])('%j is refused: %s', (own, flaw) => {
+    expect(withOwnTexts(own).flaws).toEqual([expect.stringContaining(flaw)])
+  })
+
+  test('are read at the start, and everything that is wrong is said at once', () => {
+    const file = join(mkdtempSync(join(tmpdir(), 'keyturn-messages-')), 'messages.yaml')
+    writeFileSync(file, 'en:\n  introduced:\n    lead: "{name} and {whatever}"\nxx: {}\n')
+    expect(() => loadTexts(file)).toThrow(/messages\.yaml are not usable:\n.*\{name\}.*\n.*\{whatever\}.*\n.*xx:/)
+    expect(() => loadTexts(`${file}.gone`)).toThrow(/ENOENT/)
+  })
+})
+
+/** Elements that are not closed in order. */
+function unbalanced(html: string): string[] {
+  const open: string[] = []
+  for (const [, close, name = '', rest = ''] of html.matchAll(/<(\/?)([a-z][a-z0-9]*)\b([^>]*)>/g)) {
+    if (['meta', 'br'].includes(name)) continue
+    if (close === '') open.push(name)
+    else if (open.pop() !== name) return [`</${name}${rest}>`]
+  }
+  return open
+}
+
+/** WCAG 2. */
+function contrast(a: string, b: string): number {
+  const luminance = (hex: string) => {
+    const [r = 0, g = 0, bl = 0] = [1, 3, 5].map((i) => {
+      const c = Number.parseInt(hex.slice(i, i + 2), 16) / 255
+      return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4
+    })
+    return 0.2126 * r + 0.7152 * g + 0.0722 * bl
+  }
+  const [lighter = 0, darker = 0] = [luminance(a), luminance(b)].sort((x, y) => y - x)
+  return (lighter + 0.05) / (darker + 0.05)
+}
