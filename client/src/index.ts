@@ -17,3 +17,13 @@ export {
   type StoreErrorCode,
 } from './store.ts'
 export { memoryStore } from './stores/memory.ts'
+export {
+  type SeenIds,
+  seenIds,
+  WebhookError,
+  type WebhookFlaw,
+  type WebhookMessage,
+  type WebhookOptions,
+  type WebhookVerifier,
+  webhookVerifier,
+} from './webhooks.ts'

@@ -50,13 +50,17 @@ export function envFileStore({ path, variable, kind = 'bearer' }: EnvFileOptions
   /** What the last line with this name says; later ones win. */
   const valueIn = (text: string): string | undefined => {
     const [, , raw] = [...text.matchAll(line)].at(-1) ?? []
-    return raw === undefined ? undefined : unquote(raw)
+    return raw === undefined ? undefined : readRaw(raw).value
   }
 
   const withValue = (text: string, value: string): string => {
-    const quoted = quote(value)
-    if (valueIn(text) !== undefined) return text.replace(line, (_, before: string, __, end: string) => before + quoted + end)
-    return `${text}${text === '' || text.endsWith('\n') ? '' : '\n'}${variable}=${quoted}\n`
+    if (valueIn(text) === undefined) {
+      return `${text}${text === '' || text.endsWith('\n') ? '' : '\n'}${variable}=${quote(value)}\n`
+    }
+    return text.replace(line, (_, name: string, raw: string, end: string) => {
+      const { before, mark, after } = readRaw(raw)
+      return name + before + (mark === '' || value.includes(mark) ? quote(value) : mark + value + mark) + after + end
+    })
   }
 
   const look = async (signal?: AbortSignal): Promise<Found> => {
@@ -100,6 +104,8 @@ export function envFileStore({ path, variable, kind = 'bearer' }: EnvFileOptions
       if (current.kind === 'ed25519') {
         throw new StoreError('failed', `${path} holds tokens: keep an Ed25519 key in a file store.`)
       }
+      // Before it waits for the lock, and again when it has it.
+      if ((await look(signal).catch(say)).stored?.version !== after) throw new StoreConflict()
       const file = await target(path)
       const replace = async (): Promise<string> => {
         const { env, stored } = await look(signal)
@@ -127,10 +133,12 @@ const modeOf = async (path: string): Promise<number> =>
     () => 0o600,
   )
 
-function unquote(raw: string): string {
-  const text = raw.trim()
-  const [, double, single] = /^"([^"]*)"|^'([^']*)'/.exec(text) ?? []
-  return double ?? single ?? text.replace(/(^|[ \t]+)#.*$/, '')
+/** What stands after the sign of equality: blanks, the value with its quotation marks, if any, and a comment. */
+const RAW = /^([ \t]*)(?:(["'])(.*?)\2|(.*?))((?:[ \t]+#.*|[ \t]*)?)$/
+
+function readRaw(raw: string): { before: string; mark: string; value: string; after: string } {
+  const [, before = '', mark = '', quoted, plain = '', after = ''] = RAW.exec(raw) ?? []
+  return { before, mark, value: quoted ?? plain, after }
 }
 
 function quote(value: string): string {

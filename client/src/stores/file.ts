@@ -20,6 +20,8 @@ export function fileStore(path: string): Store {
   return {
     read: (signal) => read(signal).catch(say),
     async replace(next, after, signal) {
+      // Before it waits for the lock, and again when it has it.
+      if ((await read(signal).catch(say))?.version !== after) throw new StoreConflict()
       const file = await target(path)
       const text = `${writeDocument(next)}\n`
       const replace = async (): Promise<string> => {

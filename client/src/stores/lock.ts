@@ -47,12 +47,10 @@ function exists(pid: number): boolean {
   }
 }
 
-const NAME = /^\.(.+)\.lock-([0-9a-z]+)-([0-9a-f]+)-(\d+)-(\d+)-[0-9a-f]+$/
+const NAME = /^\.(.+)\.lock-[0-9a-z]+-([0-9a-f]+)-(\d+)-(\d+)-[0-9a-f]+$/
 
 interface Contender {
   readonly file: string
-  /** Who has come first goes first. */
-  readonly ticket: string
   readonly space: string
   readonly pid: number
   readonly start: string
@@ -61,8 +59,8 @@ interface Contender {
 async function contenders(directory: string, name: string): Promise<Contender[]> {
   const found: Contender[] = []
   for (const file of await readdir(directory)) {
-    const [, of, ticket = '', where = '', pid, start = ''] = NAME.exec(file) ?? []
-    if (of === name) found.push({ file, ticket, space: where, pid: Number(pid), start })
+    const [, of, where = '', pid, start = ''] = NAME.exec(file) ?? []
+    if (of === name) found.push({ file, space: where, pid: Number(pid), start })
   }
   return found
 }
@@ -78,12 +76,24 @@ async function isAlive(directory: string, { file, space: where, pid, start }: Co
   return Date.now() - mtimeMs < UNSEEN_MS
 }
 
+/** The files of others who live; those of the dead are removed. */
+async function living(directory: string, name: string, mine: string): Promise<string[]> {
+  const found: string[] = []
+  for (const other of await contenders(directory, name)) {
+    if (other.file === mine) continue
+    if (await isAlive(directory, other)) found.push(other.file)
+    else await unlink(join(directory, other.file)).catch(() => undefined)
+  }
+  return found
+}
+
 /**
  * Runs something while no other process or call does so for this path.
  * @throws StoreError unreachable, when others do not let it have its turn
  */
 export async function withLock<T>(path: string, run: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   const [directory, name] = [dirname(path), basename(path)]
+  // Who has come first goes first.
   const ticket = Date.now().toString(36).padStart(9, '0')
   const until = Date.now() + PATIENCE_MS
   const file = `.${name}.lock-${ticket}-${await space}-${process.pid}-${await own}-${randomBytes(8).toString('hex')}`
@@ -93,22 +103,16 @@ export async function withLock<T>(path: string, run: () => Promise<T>, signal?: 
   try {
     for (let wait = RETRY_MS.shortest; ; wait = Math.min(wait * 2, RETRY_MS.longest)) {
       signal?.throwIfAborted()
-      if (!standing) await writeFile(mine, '', { mode: 0o600, flag: 'wx' })
-      standing = true
-      let first = true
-      let alone = true
-      for (const other of await contenders(directory, name)) {
-        if (other.file === file) continue
-        if (!(await isAlive(directory, other))) {
-          await unlink(join(directory, other.file)).catch(() => undefined)
-          continue
-        }
-        alone = false
-        if (other.file < file) first = false
+      let others = await living(directory, name, file)
+      // Nobody stands up while somebody stands: whoever does waits for those alone who did so at the same time.
+      if (!standing && others.length === 0) {
+        await writeFile(mine, '', { mode: 0o600, flag: 'wx' })
+        standing = true
+        others = await living(directory, name, file)
       }
-      if (alone) return await run()
-      // Those who come later step back, or two would wait for each other.
-      if (!first) {
+      if (standing && others.length === 0) return await run()
+      // Of these the first stays, or they would wait for each other.
+      if (standing && others.some((other) => other < file)) {
         await leave()
         standing = false
       }

@@ -1,0 +1,97 @@
+/**
+ * A client's program, of which tests start many: calls the API at a steady rate through the gateways, with one file for a store, until it is told to stop or is killed.
+ * Reads its job as JSON from the environment (`JOB`); writes a line for each failure at once, and now and then how far it is.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import { writeSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import { createClient } from '@keyturn/client'
+import { fileStore } from '@keyturn/client/node'
+
+export interface Job {
+  readonly store: string
+  readonly token: string
+  readonly api: string
+  readonly gateways: readonly string[]
+  readonly perSecond: number
+  readonly abandonedMs: number
+}
+
+export type Said =
+  | { readonly says: 'failed'; readonly what: string }
+  | { readonly says: 'requests'; readonly count: number }
+  /** A request with this key has been accepted for the first time in this process. */
+  | { readonly says: 'uses'; readonly keyId: string }
+  | { readonly says: 'event'; readonly event: string }
+
+const job = JSON.parse(process.env['JOB'] ?? '') as Job
+const say = (said: Said): void => void writeSync(1, `${JSON.stringify(said)}\n`)
+
+/** Counted since it was last said. */
+let count = 0
+let stopping = false
+process.on('SIGTERM', () => {
+  stopping = true
+})
+
+const client = createClient({
+  store: fileStore(job.store),
+  credential: job.token,
+  api: job.api,
+  abandonedMs: job.abandonedMs,
+  onEvent: (event) => say({ says: 'event', event: JSON.stringify(event) }),
+})
+
+/** Every fourth has a body, every eighth one that can be read once. */
+function bodyOf(turn: number): { bytes?: Uint8Array<ArrayBuffer>; init: RequestInit } {
+  if (turn % 4 !== 0) return { init: {} }
+  const bytes = new Uint8Array(randomBytes(1_000 + (turn % 7) * 1_000))
+  if (turn % 8 !== 0) return { bytes, init: { method: 'POST', body: bytes } }
+  const body = new ReadableStream({
+    start(controller) {
+      controller.enqueue(bytes.subarray(0, 500))
+      controller.enqueue(bytes.subarray(500))
+      controller.close()
+    },
+  })
+  return { bytes, init: { method: 'POST', body, duplex: 'half' } as RequestInit }
+}
+
+let used: string | undefined
+async function call(turn: number): Promise<void> {
+  const gateway = job.gateways[turn % job.gateways.length]
+  const { bytes, init } = bodyOf(turn)
+  try {
+    const response = await client.fetch(`${gateway}/v1/orders?turn=${turn}`, init)
+    const text = await response.text()
+    const { sha256, keyId } = response.status === 200 ? (JSON.parse(text) as { sha256: string; keyId: string }) : {}
+    const expected = createHash('sha256')
+      .update(bytes ?? '')
+      .digest('hex')
+    if (sha256 !== expected) say({ says: 'failed', what: `${response.status} ${init.method ?? 'GET'} ${text.slice(0, 200)}` })
+    else if (keyId !== undefined && keyId !== used) {
+      used = keyId
+      say({ says: 'uses', keyId })
+    }
+  } catch (error) {
+    say({ says: 'failed', what: error instanceof Error ? `${error.message} ${String(error.cause ?? '')}` : String(error) })
+  }
+  count += 1
+}
+
+const under = new Set<Promise<void>>()
+const pauseMs = 1_000 / job.perSecond
+await pause(Math.random() * pauseMs)
+for (let turn = Math.floor(Math.random() * 8); !stopping; turn++) {
+  const next = performance.now() + pauseMs
+  const calling = call(turn).finally(() => under.delete(calling))
+  under.add(calling)
+  if (count >= 10) {
+    say({ says: 'requests', count })
+    count = 0
+  }
+  await pause(Math.max(0, next - performance.now()))
+}
+await Promise.all(under)
+say({ says: 'requests', count })
+await client.close()
