@@ -19,6 +19,7 @@ import { leakRoutes } from './leaks.ts'
 import { metricsRoutes } from './metrics.ts'
 import { requireOperator } from './operator.ts'
 import { orderRoutes } from './orders.ts'
+import { ownKeyRoutes } from './own-key.ts'
 import { permissionRoutes } from './permissions.ts'
 import { policyRoutes } from './policies.ts'
 import type { ApiDeps } from './ports.ts'
@@ -74,6 +75,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     feedRoutes(open, deps)
     fallbackRoutes(open, deps)
     sessionRoutes(open, deps)
+    ownKeyRoutes(open, deps)
     done()
   })
   api.register((reporting, _options, done) => {

@@ -11,6 +11,7 @@ import { type Database, openDatabase } from '../../registry/database.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
 import { recordLeaks } from '../../registry/leak-intake.ts'
+import { ownKey } from '../../registry/own-key.ts'
 import { getPolicy, listPolicies, policyOfCredential } from '../../registry/policies.ts'
 import { keyIdPages, publishKey, publishUnpublished, unpublishedKeyIds } from '../../registry/publishing.ts'
 import { gatewaysOpen, openSealer } from '../../registry/reseal.ts'
@@ -212,6 +213,7 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await redeemSuccessor(db, { tokenSha256: tokenSha256(token), at: at(0), from: 'x', sealer })
     await redeemSuccessor(db, { tokenSha256: tokenSha256('none of ours'), at: at(0), from: 'x', sealer })
     await keyForSession(db, tokenSha256(token), at(0))
+    await ownKey(db, tokenSha256(token), at(0))
     await gatewaysOpen(db)
     await openSealer(db, { kek: randomBytes(32) })
     const sighting = { source: 'test', url: 'https://example.com' }
