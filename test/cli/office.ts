@@ -18,6 +18,7 @@ export interface Finished {
 }
 
 export interface Running {
+  readonly pid: number
   /** Standard output so far. */
   readonly stdout: string
   /** Resolves once standard output holds a text; rejects when the command ends without it. */
@@ -67,6 +68,7 @@ export function startKeyturn(
     await eventually(look, () => `"${text}" in ${said[stream]}`, 60_000)
   }
   return {
+    pid: child.pid ?? 0,
     get stdout() {
       return said.stdout
     },

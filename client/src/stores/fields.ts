@@ -3,6 +3,7 @@
  * Fields of others stay as they are.
  */
 import { checkDocument, readDocument, writeDocument } from '../document.ts'
+import { keyIdOf } from '../given.ts'
 import { type StoredCredential, type StoredKey, StoreError } from '../store.ts'
 
 export type Fields = Readonly<Record<string, unknown>>
@@ -16,9 +17,6 @@ export interface FieldOptions {
 
 /** The field with the document. */
 export const DOCUMENT = 'keyturn'
-
-/** The key id is the third part; see the contract. */
-const TOKEN = /^[a-z][a-z0-9]{1,9}_(?:dev|test|prod)_([0-9A-Za-z]{16})_[0-9A-Za-z]{49}$/
 
 const shown = (key: StoredKey): string => (key.kind === 'ed25519' ? JSON.stringify(key.privateKey) : key.token)
 
@@ -57,7 +55,7 @@ export function credentialOf(
 
 function byHand(inUse: unknown, written: StoredCredential | undefined, where: string): StoredCredential {
   const token = typeof inUse === 'string' ? inUse.trim() : ''
-  const keyId = TOKEN.exec(token)?.[1]
+  const keyId = keyIdOf(token)
   if (keyId === undefined) {
     throw new StoreError('unreadable', `${where} is not a key. Put the key there as a whole, or name another field.`)
   }

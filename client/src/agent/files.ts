@@ -1,0 +1,33 @@
+/** Files that hold a key and nothing else, for programs that read theirs from one. */
+import { chown, stat } from 'node:fs/promises'
+import type { StoredKey } from '../store.ts'
+import { diskError, readText, replaceFile, target } from '../stores/disk.ts'
+import { withLock } from '../stores/lock.ts'
+import type { AgentConfig } from './config.ts'
+
+const textOf = (key: StoredKey): string => (key.kind === 'ed25519' ? JSON.stringify(key.privateKey) : key.token)
+
+/**
+ * Replaces each that holds something else, as a whole; its owner stays.
+ * @returns how many held something else
+ * @throws StoreError
+ */
+export async function writeFiles(files: AgentConfig['files'], key: StoredKey): Promise<number> {
+  const wanted = textOf(key)
+  let written = 0
+  for (const { path, mode } of files) {
+    try {
+      const file = await target(path)
+      if ((await readText(file)) === wanted) continue
+      await withLock(file, async () => {
+        const before = await stat(file).catch(() => undefined)
+        await replaceFile(file, wanted, mode)
+        if (before !== undefined && before.uid !== process.getuid?.()) await chown(file, before.uid, before.gid)
+      })
+      written += 1
+    } catch (error) {
+      throw diskError(path, error)
+    }
+  }
+  return written
+}

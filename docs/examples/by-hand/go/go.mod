@@ -1,0 +1,3 @@
+module example.com/keyturn
+
+go 1.21

@@ -1,0 +1,211 @@
+/** The agent against the real API and a real gateway. The program is played by the test, or by a shell script. */
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { type AgentEvent, type AgentOptions, readAgentConfig, runAgent } from '../../../client/src/agent.ts'
+import { memoryStore, type Store } from '../../../client/src/index.ts'
+import { apiHouse, type CreatedBody, claimedCredential, reached, redeem, type TriggeredBody, trigger } from '../../api/support.ts'
+import { eventually } from '../../support/house.ts'
+
+const at = apiHouse({})
+
+interface Running {
+  readonly events: AgentEvent[]
+  readonly store: Store
+  /** Waits for the n-th event of a kind. */
+  said(type: AgentEvent['type'], n?: number): Promise<AgentEvent>
+  stop(): Promise<void>
+}
+
+interface Place {
+  readonly directory: string
+  readonly keyFile: string
+  /** Runs `script` when there is another key. */
+  config(script: string, check?: object): AgentOptions['config']
+}
+
+function place(): Place {
+  const directory = mkdtempSync(join(tmpdir(), 'keyturn-agent-'))
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+  const keyFile = join(directory, 'key')
+  return {
+    directory,
+    keyFile,
+    config(script, check = { used: '30s' }) {
+      const path = join(directory, 'reload')
+      writeFileSync(path, `#!/bin/sh\ncd ${directory}\n${script}\n`)
+      chmodSync(path, 0o755)
+      return readAgentConfig({
+        api: at.client.url,
+        store: { file: join(directory, 'store.json') },
+        files: [{ path: keyFile, mode: '0640' }],
+        program: { run: [path] },
+        check,
+        interval: '100ms',
+      })
+    },
+  }
+}
+
+function start(options: Omit<AgentOptions, 'tell' | 'store'> & { store?: Store }): Running {
+  const events: AgentEvent[] = []
+  const { store = memoryStore() } = options
+  const ending = new AbortController()
+  const tell = (event: AgentEvent): void => void events.push(event)
+  const ended = runAgent({ againMs: { shortest: 200, longest: 400 }, ...options, store, tell }, ending.signal)
+  ended.catch(() => undefined)
+  const stop = async (): Promise<void> => {
+    ending.abort()
+    await ended
+  }
+  onTestFinished(stop)
+  return {
+    events,
+    store,
+    stop,
+    said: (type, n = 1) =>
+      eventually(
+        () => events.filter((event) => event.type === type)[n - 1],
+        () => `event ${n} ${type}; there were ${JSON.stringify(events)}`,
+      ),
+  }
+}
+
+const keyIn = (file: string): string => readFileSync(file, 'utf8')
+
+/** Uses at the gateway whatever key the file holds, as a program would that reads it for each request. */
+function program(keyFile: string): void {
+  let running = true
+  const done = (async () => {
+    while (running) {
+      if (existsSync(keyFile)) await at.house.use(keyIn(keyFile)).catch(() => undefined)
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  })()
+  onTestFinished(async () => {
+    running = false
+    await done
+  })
+}
+
+async function rotated({ credentialId }: CreatedBody, policy: object = {}): Promise<TriggeredBody> {
+  const { body } = await trigger(at.client, credentialId, policy)
+  const { rotationId } = body
+  await reached(at.client, rotationId, 'monitoring')
+  return body
+}
+
+test('claims the new key, writes it, tells the program, and is done when gateways have seen it in use', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, directory, config } = place()
+  const agent = start({ config: config('echo $KEYTURN_KEY_ID >> told; env > environment'), firstKey: credential.token })
+  await agent.said('switching')
+  program(keyFile)
+  await agent.said('switched')
+  expect(keyIn(keyFile)).toBe(credential.token)
+  expect(statSync(keyFile).mode & 0o777).toBe(0o640)
+  const { rotationId } = await rotated(credential)
+  await reached(at.client, rotationId, 'completed')
+  await agent.said('switched', 2)
+  const { value } = (await agent.store.read()) ?? {}
+  expect(value).toMatchObject({ current: { token: keyIn(keyFile) }, previous: { token: credential.token } })
+  expect(readFileSync(join(directory, 'told'), 'utf8')).toBe(`${credential.keyId}\n${value?.current.keyId}\n`)
+  expect(`${readFileSync(join(directory, 'environment'), 'utf8')}${JSON.stringify(agent.events)}`).not.toMatch(/kt_prod_/)
+  const audit = await at.house.db.query<{ action: string }>(
+    "select action from audit where detail ->> 'keyId' = $1 and action like 'claim.%'",
+    [value?.current.keyId],
+  )
+  expect(audit).toEqual([{ action: 'claim.used' }])
+})
+
+test('puts the old key back when the program does not come up with the new one, and tries again with the key that it holds', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, directory, config } = place()
+  writeFileSync(join(directory, 'works-with'), credential.token)
+  const script = 'cat key >> tried; echo >> tried; [ -e all-is-well ] || cmp -s key works-with'
+  const agent = start({ config: config(script), firstKey: credential.token })
+  program(keyFile)
+  // While the new key is tried, the program uses it, too.
+  const { rotationId } = await rotated(credential, { quietPeriod: '5m' })
+  const back = await agent.said('put-back')
+  expect(back).toMatchObject({ keyId: credential.keyId, detail: expect.stringMatching(/ended with 1$/) })
+  await agent.said('put-back', 2)
+  expect((await at.house.rotation(rotationId)).stage).toBe('monitoring')
+  writeFileSync(join(directory, 'all-is-well'), '')
+  await agent.said('switched', 2)
+  expect(keyIn(keyFile)).not.toBe(credential.token)
+  expect(agent.events.filter(({ type }) => type === 'claimed')).toHaveLength(1)
+  expect(JSON.stringify(agent.events)).not.toMatch(/kt_prod_/)
+})
+
+test('puts the old key back when no gateway sees the new one in use', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, config } = place()
+  await at.house.use(credential.token)
+  const agent = start({ config: config('true', { used: '2s' }), firstKey: credential.token })
+  await agent.said('switching')
+  await at.house.use(credential.token)
+  await agent.said('switched')
+  await rotated(credential)
+  const back = await agent.said('put-back')
+  expect(back).toMatchObject({ detail: expect.stringContaining('no gateway has seen the key in use within 2 s') })
+  expect(keyIn(keyFile)).toBe(credential.token)
+})
+
+test('killed between the claim and the program, it goes on where it was at the next start', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, config } = place()
+  const store = memoryStore()
+  const hanging = start({ config: config('sleep 0'), firstKey: credential.token, store })
+  await hanging.said('switching')
+  await hanging.stop()
+  const { rotationId } = await rotated(credential)
+  const { body } = await redeem(at.client, await at.house.claimCodeOf(rotationId))
+  const stored = await store.read()
+  if (stored === undefined) throw new Error('there is no key')
+  const current = { keyId: body.keyId, kind: 'bearer', token: body.token } as const
+  await store.replace({ format: 1, current, previous: stored.value.current }, stored.version)
+  expect(keyIn(keyFile)).toBe(credential.token)
+  program(keyFile)
+  start({ config: config('true'), store })
+  await reached(at.client, rotationId, 'completed')
+  expect(keyIn(keyFile)).toBe(body.token)
+})
+
+test('a rotation that is rolled back after the switch: it goes back to the old key, which is accepted again', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, config } = place()
+  const agent = start({ config: config('true'), firstKey: credential.token })
+  await agent.said('switching')
+  program(keyFile)
+  await agent.said('switched')
+  const { rotationId } = (await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })).body
+  await agent.said('switched', 2)
+  expect(keyIn(keyFile)).not.toBe(credential.token)
+  await at.client.post(`/v1/rotations/${rotationId}/roll-back`, { reason: 'the new key is refused elsewhere' })
+  await reached(at.client, rotationId, 'rolled-back')
+  await agent.said('switched', 3)
+  expect(keyIn(keyFile)).toBe(credential.token)
+})
+
+test('an API that is away, and a store that can not be read, are said and waited for; the program keeps its key', async () => {
+  const credential = await claimedCredential(at.client)
+  const { config, keyFile } = place()
+  let away = true
+  const fetching: typeof fetch = (...request) => (away ? Promise.reject(new TypeError('fetch failed')) : fetch(...request))
+  const agent = start({ config: config('true', { used: false }), firstKey: credential.token, fetch: fetching })
+  await agent.said('api-away')
+  away = false
+  await agent.said('switched')
+  expect(keyIn(keyFile)).toBe(credential.token)
+})
+
+test('has nothing to begin with: says so and ends', async () => {
+  const { config } = place()
+  const options = { config: config('true'), store: memoryStore(), tell: () => undefined }
+  await expect(runAgent(options, new AbortController().signal)).rejects.toThrow('holds no key yet')
+  const signing = { kind: 'hmac-sha256', keyId: '0123456789abcdef', token: 'kt_x' } as const
+  await options.store.replace({ format: 1, current: signing }, undefined)
+  await expect(runAgent(options, new AbortController().signal)).rejects.toThrow('use the library')
+})
