@@ -102,7 +102,7 @@ export function createClient(options: ClientOptions): Client {
       if (origins !== undefined) checkOrigin(input, origins)
       if (keyring.value === undefined || opening === undefined) await opened()
       const signs = keyring.value?.current.kind !== 'bearer'
-      return exchange.send(signs ? await signedOutgoing(fetch, input, init, now) : shownOutgoing(fetch, input, init))
+      return exchange.send(await (signs ? signedOutgoing(fetch, input, init, now) : shownOutgoing(fetch, input, init)))
     },
     async claim(urlOrCode) {
       const code = readCode(urlOrCode)

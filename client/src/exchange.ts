@@ -1,8 +1,8 @@
 /**
  * Sends requests with the keys of a keyring so that no request is lost to a rotation: what one key is refused, another one is tried for.
  *
- * A body that can be read only once can not be tried twice. It is sent with a key that has been accepted in this process a moment ago; where there is
- * none, HEAD requests to the same address find out which key is (docs/adr/0020).
+ * A body that can be read only once can be tried again while little of it has been read. So it is sent with a key that has been accepted in this process a
+ * moment ago; where there is none, HEAD requests to the same address find out which key is (docs/adr/0020).
  */
 import type { Listener } from './events.ts'
 import { type Keyring, tellStoreError } from './keyring.ts'
@@ -39,69 +39,50 @@ export class Exchange {
   }
 
   async send(outgoing: Outgoing): Promise<Response> {
-    return outgoing.repeatable ? this.#sendWithAny(outgoing) : this.#sendOnce(outgoing)
-  }
-
-  async #sendWithAny(outgoing: Outgoing): Promise<Response> {
     const { keyring, now } = this.#options
+    const asked = now()
     const refused: StoredKey[] = []
     let answer: Response | undefined
-    const asked = now()
-    for (let read = false; ; ) {
-      const key = keyring.keys.find(({ keyId }) => !refused.some((other) => other.keyId === keyId))
-      if (key === undefined) {
-        if (answer !== undefined && (read || !(await this.#readSince(asked - READ_AGAIN_MS)))) return answer
-        read = true
-        if (keyring.keys.every(({ keyId }) => refused.some((other) => other.keyId === keyId))) {
-          if (answer === undefined) throw new Error('there is no key')
-          return answer
-        }
-        continue
-      }
+    let key = outgoing.oneShot ? await this.#acceptedKey(outgoing) : keyring.keys[0]
+    for (;;) {
+      if (key === undefined) throw new Error('there is no key')
       const response = await outgoing.send(key)
       if (!(await isRefusalOfKey(response))) {
         if (response.status !== UNAUTHORIZED) this.#blame(refused, key)
-        void answer?.body?.cancel().catch(() => undefined)
+        discard(answer)
         this.#note(key, response)
         return response
       }
       refused.push(key)
+      key = outgoing.isWhole ? await this.#other(refused, asked) : undefined
       // The answer to the first one is the one that counts.
+      if (key === undefined && answer === undefined) return response
       if (answer === undefined) answer = response
-      else void response.body?.cancel().catch(() => undefined)
+      else discard(response)
+      if (key === undefined) return answer
     }
   }
 
-  async #sendOnce(outgoing: Outgoing): Promise<Response> {
-    const { now } = this.#options
-    await this.#readSince(now() - STORE_FRESH_MS)
-    const key = await this.#acceptedKey(outgoing)
-    const response = await outgoing.send(key)
-    this.#note(key, response)
-    return response
+  /** A key that has not been refused yet: of those at hand, or of those that another process has put into the store. */
+  async #other(refused: readonly StoredKey[], asked: number): Promise<StoredKey | undefined> {
+    const { keyring } = this.#options
+    const find = (): StoredKey | undefined => keyring.keys.find(({ keyId }) => !refused.some((other) => other.keyId === keyId))
+    return find() ?? ((await this.#readSince(asked - READ_AGAIN_MS)) ? find() : undefined)
   }
 
   /** One that is accepted now, as far as can be known; the first one where none is. */
-  async #acceptedKey({ url, signal }: Outgoing): Promise<StoredKey> {
+  async #acceptedKey({ url, signal }: Outgoing): Promise<StoredKey | undefined> {
     const { keyring, now } = this.#options
+    await this.#readSince(now() - STORE_FRESH_MS)
     const refused: StoredKey[] = []
-    for (let read = false; ; ) {
-      const key = keyring.keys.find(({ keyId }) => !refused.some((other) => other.keyId === keyId))
-      if (key !== undefined) {
-        if (keyring.hasWorkedSince(key.keyId, now() - WORKED_RECENTLY_MS) || (await this.#isAccepted(key, url, signal))) {
-          this.#blame(refused, key)
-          return key
-        }
-        refused.push(key)
-        continue
+    for (let key = keyring.keys[0]; key !== undefined; key = await this.#other(refused, now())) {
+      if (keyring.hasWorkedSince(key.keyId, now() - WORKED_RECENTLY_MS) || (await this.#isAccepted(key, url, signal))) {
+        this.#blame(refused, key)
+        return key
       }
-      const [first] = refused
-      if (read || !(await this.#readSince(now() - READ_AGAIN_MS))) {
-        if (first === undefined) throw new Error('there is no key')
-        return first
-      }
-      read = true
+      refused.push(key)
     }
+    return refused[0]
   }
 
   async #isAccepted(key: StoredKey, url: string, signal: AbortSignal | undefined): Promise<boolean> {
@@ -113,7 +94,7 @@ export class Exchange {
       redirect: 'manual',
       ...(signal === undefined ? {} : { signal }),
     })
-    void response.body?.cancel().catch(() => undefined)
+    discard(response)
     this.#note(key, response)
     return response.status !== UNAUTHORIZED
   }
@@ -143,6 +124,8 @@ export class Exchange {
     }
   }
 }
+
+const discard = (response: Response | undefined): void => void response?.body?.cancel().catch(() => undefined)
 
 const PROBLEM = /^application\/problem\+json\b/i
 const OURS = 'urn:keyturn:problem:'

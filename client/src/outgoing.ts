@@ -1,11 +1,14 @@
 /** A request that may have to be sent more than once, each time with another key. */
 import type { Bytes } from './bytes.ts'
+import { OneShotBody } from './one-shot-body.ts'
 import { signatureFields } from './signing.ts'
 import type { StoredKey } from './store.ts'
 
 export interface Outgoing {
-  /** Whether it can be sent again: false of a body that is read while it is sent. */
-  readonly repeatable: boolean
+  /** Its body is read while it is sent: it is sent with a key that is known to be accepted, since little of it can be kept. */
+  readonly oneShot: boolean
+  /** Whether all of it is still at hand. */
+  readonly isWhole: boolean
   readonly url: string
   readonly signal: AbortSignal | undefined
   send(key: StoredKey): Promise<Response>
@@ -17,26 +20,38 @@ type Init = NonNullable<Parameters<typeof fetch>[1]>
 const isRequest = (input: Input): input is Request => typeof input === 'object' && 'url' in input && 'method' in input
 
 /** Texts, bytes, blobs and forms are read anew for each try; streams and what else can be iterated are not. */
-const isOneShot = (body: unknown): boolean =>
+const isOneShot = (body: unknown): body is ReadableStream | AsyncIterable<Uint8Array> =>
   typeof body === 'object' &&
   body !== null &&
   !ArrayBuffer.isView(body) &&
   (body instanceof ReadableStream || Symbol.asyncIterator in body)
 
+/** Of a request object nobody can tell what its body was made from: one as short as this is read before it is sent, and is none that can be read once. */
+const READ_AHEAD_BYTES = 64 << 10
+
 /** The key is shown as it is: the request stays as it was given, but for one field. */
-export function shownOutgoing(send: typeof fetch, input: Input, init: Init | undefined): Outgoing {
+export async function shownOutgoing(send: typeof fetch, input: Input, init: Init | undefined): Promise<Outgoing> {
   const given = isRequest(input) ? input : undefined
   const body: unknown = init?.body ?? given?.body
+  const url = given?.url ?? String(input)
+  const signal = init?.signal ?? given?.signal ?? undefined
+  const sendWith = (key: StoredKey, rest: Init | undefined): Promise<Response> => {
+    const headers = new Headers(init?.headers ?? given?.headers)
+    if (key.kind === 'bearer') headers.set('authorization', `Bearer ${key.token}`)
+    return send(input, { ...init, ...rest, headers })
+  }
+  if (!isOneShot(body)) return { oneShot: false, isWhole: true, url, signal, send: (key) => sendWith(key, undefined) }
+  const once = new OneShotBody(body)
+  const bytes = body === given?.body ? await once.readUpTo(READ_AHEAD_BYTES) : undefined
+  if (bytes !== undefined) return { oneShot: false, isWhole: true, url, signal, send: (key) => sendWith(key, { body: bytes }) }
   return {
-    // A request object has only one body to give, whatever it was made from.
-    repeatable: !isOneShot(body),
-    url: given?.url ?? String(input),
-    signal: init?.signal ?? given?.signal ?? undefined,
-    send(key) {
-      const headers = new Headers(init?.headers ?? given?.headers)
-      if (key.kind === 'bearer') headers.set('authorization', `Bearer ${key.token}`)
-      return send(input, { ...init, headers })
+    oneShot: true,
+    get isWhole() {
+      return once.isWhole
     },
+    url,
+    signal,
+    send: (key) => sendWith(key, { body: once.stream(), duplex: 'half' } as Init),
   }
 }
 
@@ -59,7 +74,8 @@ export async function signedOutgoing(
   const hasBody = !MAY_HAVE_NO_BODY.has(request.method) && request.body !== null
   const body: Bytes | undefined = hasBody ? new Uint8Array(await request.arrayBuffer()) : undefined
   return {
-    repeatable: true,
+    oneShot: false,
+    isWhole: true,
     url,
     signal: request.signal,
     async send(key) {

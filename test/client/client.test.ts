@@ -180,6 +180,34 @@ describe('when the new key is refused', () => {
 })
 
 describe('bodies that can be read once', () => {
+  test('arrive when a key that has just been accepted is refused', async () => {
+    const { provider, old, open, call } = await scene()
+    const client = open()
+    const next = provider.rotate(old)
+    await call(client)
+    await adopted(client, next.keyId)
+    await call(client)
+    next.state = 'deactivated'
+    const parts = Array.from({ length: 20 }, (_, i) => `${i} `)
+    expect(await call(client, streamOf(...parts))).toBe(200)
+    expect(provider.seen.slice(-2)).toMatchObject([
+      { keyId: next.keyId, status: 401 },
+      { keyId: old.keyId, body: parts.join('') },
+    ])
+    const request = new Request(`${provider.url}/c`, { method: 'POST', body: 'of a request object' })
+    expect((await client.fetch(request)).status).toBe(200)
+    expect(provider.seen.at(-1)).toMatchObject({ body: 'of a request object', headers: { 'content-length': '19' } })
+  })
+
+  test('are streamed: of a long one only a part is held', async () => {
+    const { provider, open, call } = await scene()
+    const client = open()
+    await call(client)
+    const chunk = 'x'.repeat(100_000)
+    expect(await call(client, streamOf(...Array<string>(50).fill(chunk)))).toBe(200)
+    expect(provider.seen.at(-1)?.body).toHaveLength(5_000_000)
+  })
+
   test('are sent with a key that has just been accepted, without asking first', async () => {
     const { provider, open, call } = await scene()
     const client = open()
