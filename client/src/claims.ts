@@ -3,6 +3,7 @@
  * API; the pair that the answer is encrypted to is in the store before that, so whoever finds a claim that its maker did not end, repeats it and gets
  * the same answer (docs/adr/0020).
  */
+import { ClaimError } from './claim-error.ts'
 import type { Listener } from './events.ts'
 import { newPair } from './key-pairs.ts'
 import { type Keyring, tellStoreError } from './keyring.ts'
@@ -18,18 +19,6 @@ const AGAIN_MS = { shortest: 250, longest: 30_000 }
 /** After these, a notice may be out of date or come before its rotation. */
 const REFUSED_MS: Readonly<Record<string, number>> = { 'no-successor': 30_000, 'successor-refused': 10 * 60_000 }
 const REFUSED_LONG_MS = 60 * 60_000
-
-/** Why a claim came to nothing. */
-export class ClaimError extends Error {
-  override readonly name = 'ClaimError'
-  /** A problem code of the API. */
-  readonly code: string
-
-  constructor(code: string) {
-    super(`the successor was not handed out: ${code}`)
-    this.code = code
-  }
-}
 
 interface Wanted {
   /** The key to be replaced. */

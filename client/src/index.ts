@@ -1,5 +1,5 @@
 /** Everything that runs in browsers and edge runtimes too. */
-export { ClaimError } from './claims.ts'
+export { ClaimError } from './claim-error.ts'
 export { type Client, type ClientOptions, createClient } from './client.ts'
 export { checkDocument, readDocument, writeDocument } from './document.ts'
 export type { ClientEvent } from './events.ts'
