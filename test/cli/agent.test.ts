@@ -74,7 +74,8 @@ interval: 300ms
   await eventually(() => existsSync(at('pid')), 'the program')
   const agent = startKeyturn(['agent', '--config', at('agent.yaml')], { cwd: directory.path, env: { VAULT_TOKEN: 'PRECIOUS' } })
   onTestFinished(() => agent.kill())
-  await agent.says('"watching"')
+  // It starts slowly where there is no bundle of the command.
+  await eventually(() => agent.stdout.includes('"watching"'), 'the agent', 180_000)
 
   const { rotationId } = await house.rotate(credential.credentialId, { quietPeriodMs: 1_000, regretWindowMs: 1_000 })
   await house.reached(rotationId, 'completed', 120_000)
@@ -107,7 +108,7 @@ test('SIGTERM ends it when its command has ended, a second one at once', async (
   const start = () => startKeyturn(['agent', '--config', at('agent.json')], { cwd: directory.path })
 
   const first = start()
-  await eventually(() => existsSync(at('pid')), 'the command')
+  await eventually(() => existsSync(at('pid')), 'the command', 180_000)
   expect(readFileSync(at('.env'), 'utf8')).toContain(`SHOP_KEY=${token}`)
   process.kill(first.pid, 'SIGTERM')
   process.kill(first.pid, 'SIGTERM')
@@ -115,7 +116,7 @@ test('SIGTERM ends it when its command has ended, a second one at once', async (
   expect(existsSync(at('done'))).toBe(false)
 
   const second = start()
-  await second.says('"watching"')
+  await eventually(() => second.stdout.includes('"watching"'), 'the agent', 180_000)
   writeFileSync(at('key'), 'another')
   writeFileSync(at('go'), '')
   process.kill(second.pid, 'SIGTERM')

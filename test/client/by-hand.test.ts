@@ -1,25 +1,32 @@
 /** The examples of docs/examples/by-hand, each run as it stands, against the real API and a real gateway. */
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { run } from '../../infra/stack/tools.ts'
+import { apiHouse, reached, trigger } from '../api/support.ts'
 import { findGo } from '../support/go.ts'
 import { eventually, type TestCredential } from '../support/house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
-import { apiHouse, reached, trigger } from '../api/support.ts'
 
 const EXAMPLES = fileURLToPath(new URL('../../docs/examples/by-hand/', import.meta.url))
 const at = apiHouse({ gateways: 0 })
+const PATIENCE_MS = 120_000
 
 let gateway: GatewayProcess
 let upstream: Awaited<ReturnType<typeof startUpstream>>
 const directory = mkdtempSync(join(tmpdir(), 'keyturn-by-hand-'))
+const GO_BUILT = join(directory, 'go-client')
 beforeAll(async () => {
+  if (go !== undefined) {
+    const { ok, output } = await run(go, ['build', '-o', GO_BUILT, '.'], { cwd: join(EXAMPLES, 'go') })
+    if (!ok) throw new Error(output)
+  }
   upstream = await startUpstream()
   gateway = await startGatewayProcess(at.house, 'gw-1', { KEYTURN_GATEWAY_UPSTREAM: upstream.url })
-})
+}, 600_000)
 afterAll(async () => {
   await gateway?.stop()
   upstream?.server.close()
@@ -63,15 +70,14 @@ echo "served $served, failed $failed"
 const EXAMPLE: Readonly<Record<string, Example>> = {
   Python: {
     ...json,
-    command: (keysFile, url) => ({ command: 'python3', args: [join(EXAMPLES, 'keyturn_client.py'), keysFile, at.client.url, url] }),
+    command: (keysFile, url) => ({
+      command: 'python3',
+      args: [join(EXAMPLES, 'keyturn_client.py'), keysFile, at.client.url, url],
+    }),
   },
   Go: {
     ...json,
-    command(keysFile, url) {
-      const built = join(directory, 'go-client')
-      execFileSync(go ?? 'go', ['build', '-o', built, '.'], { cwd: join(EXAMPLES, 'go'), stdio: 'pipe' })
-      return { command: built, args: [keysFile, at.client.url, url] }
-    },
+    command: (keysFile, url) => ({ command: GO_BUILT, args: [keysFile, at.client.url, url] }),
   },
   sh: {
     write: (token) => `${token}\n`,
@@ -99,7 +105,10 @@ function start(name: string, { token }: TestCredential) {
     said: () => said,
     async end(): Promise<void> {
       child.kill('SIGTERM')
-      await eventually(() => /served \d+/.test(said) || (child.exitCode !== null && said), () => `the end of ${name}: ${said}`)
+      await eventually(
+        () => /served \d+/.test(said) || (child.exitCode !== null && said),
+        () => `the end of ${name}: ${said}`,
+      )
     },
   }
 }
@@ -113,12 +122,20 @@ describe.each([
     const credential = await at.house.credential()
     const program = start(name, credential)
     const first = (await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })).body
-    await eventually(() => program.current() !== credential.token, () => `the new key; ${program.said()}`)
+    await eventually(
+      () => program.current() !== credential.token,
+      () => `the new key; ${program.said()}`,
+      PATIENCE_MS,
+    )
     const withdrawn = program.current()
     await eventually(async () => (await at.house.keys(credential.credentialId)).length === 2, 'both keys')
     await at.client.post(`/v1/rotations/${first.rotationId}/roll-back`, { reason: 'refused elsewhere' })
     await reached(at.client, first.rotationId, 'rolled-back')
-    await eventually(() => program.current() === credential.token, () => `the old key; ${program.said()}`)
+    await eventually(
+      () => program.current() === credential.token,
+      () => `the old key; ${program.said()}`,
+      PATIENCE_MS,
+    )
 
     const second = (await trigger(at.client, credential.credentialId, { quietPeriod: '1s' })).body
     await reached(at.client, second.rotationId, 'completed')

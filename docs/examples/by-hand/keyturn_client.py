@@ -66,7 +66,8 @@ class Keys:
                 return  # another process is at it
             if self.read()["current"] != old:
                 return
-            request = urllib.request.Request(f"{self.api}/v1/successor", data=b"", method="POST")
+            json_type = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{self.api}/v1/successor", b"{}", json_type, method="POST")
             try:
                 with self.send(request, old, 10) as response:
                     new = json.load(response)["token"]

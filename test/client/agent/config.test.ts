@@ -18,7 +18,9 @@ test('all that can be given', () => {
   const config = readAgentConfig({
     ...LEAST,
     credentialId: 'crd_0123456789abcdef',
-    store: { vault: { address: 'https://vault.example.com', mount: 'kv', path: 'shop/key', tokenFile: '/run/token', field: 'key' } },
+    store: {
+      vault: { address: 'https://vault.example.com', mount: 'kv', path: 'shop/key', tokenFile: '/run/token', field: 'key' },
+    },
     firstKeyFile: '/etc/shop/first-key',
     files: [{ path: '/run/shop/key', mode: '0640' }],
     program: { signal: 'SIGHUP', pidFile: '/run/shop.pid', timeout: '90s' },

@@ -9,7 +9,8 @@ import { parse } from 'yaml'
 import { readAgentConfig } from '../../../client/src/agent.ts'
 import { findOnPath } from '../../../infra/stack/tools.ts'
 
-const read = (name: string): string => readFileSync(fileURLToPath(new URL(`../../../docs/examples/agent/${name}`, import.meta.url)), 'utf8')
+const read = (name: string): string =>
+  readFileSync(fileURLToPath(new URL(`../../../docs/examples/agent/${name}`, import.meta.url)), 'utf8')
 
 test.each(['agent.yaml', 'agent.container.yaml'])('%s is a configuration', (name) => {
   expect(readAgentConfig(parse(read(name))).api).toBe('https://keys.example.com')
@@ -34,6 +35,9 @@ test.skipIf(analyze === undefined)('systemd takes the unit', () => {
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
   const unit = join(directory, 'keyturn-agent@shop.service')
   writeFileSync(unit, read('keyturn-agent@.service').replace('/usr/bin/keyturn', '/usr/bin/true'))
-  const said = execFileSync(analyze ?? '', ['verify', '--man=no', '--recursive-errors=no', unit], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+  const said = execFileSync(analyze ?? '', ['verify', '--man=no', '--recursive-errors=no', unit], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   expect(said).toBe('')
 })
