@@ -34,6 +34,8 @@ export interface GatewayAddress {
 }
 
 export interface BenchHouse {
+  /** Address of the API. */
+  readonly api: string
   readonly gateways: readonly GatewayAddress[]
   readonly temporal: Client
   readonly kafka: ControlKafka
@@ -124,6 +126,7 @@ export async function openHouse(servers: Servers): Promise<BenchHouse> {
     const dispatcher = new Agent({ connections: 32, pipelining: 1 })
     closers.push(() => dispatcher.close())
     return {
+      api,
       gateways,
       temporal,
       kafka,

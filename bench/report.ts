@@ -1,6 +1,7 @@
 /** Figures as Markdown: for the terminal, and for the blocks of README.md that they are written into. */
 import { cpus, type as systemType, totalmem } from 'node:os'
 import type { BaselineFigures } from './baselines.ts'
+import type { ClientFigures, SwitchFigures } from './client.ts'
 import type { FleetFigures } from './fleet.ts'
 import { LEAK_STEPS, type LeakFigures } from './leaks.ts'
 import type { LoadFigures } from './load.ts'
@@ -61,6 +62,36 @@ export function requestsReport(figures: RequestFigures): string {
     '',
     `- throughput with the plugin / without: ${judged(figures.ofBare, { atLeast: 0.9 })}`,
     `- good requests among as many bad ones / among good ones: ${judged(figures.ofGood, { atLeast: 0.8 })}`,
+  ].join('\n')
+}
+
+export function clientReport({ rounds, perRound, us: each, bearerOverBare, hmacOverBare }: ClientFigures): string {
+  return [
+    table(
+      ['one request, both ends', `median of ${rounds} rounds of ${count(perRound)}`],
+      [
+        ['bare: `fetch` of Node', us(each.bare)],
+        ['**Keyturn, bearer**', us(each.bearer)],
+        ['**Keyturn, hmac-sha256, signed by RFC 9421**', us(each.hmac)],
+      ],
+    ),
+    '',
+    `- Keyturn, bearer / bare: ${judged(bearerOverBare, { atMost: 1.1 })}`,
+    `- Keyturn, hmac-sha256 / bare: ${times(hmacOverBare)}`,
+  ].join('\n')
+}
+
+export function switchReport({ processes, perSecond, rounds, allMs, toldMs, failed }: SwitchFigures): string {
+  return [
+    table(
+      [`${processes} processes with one store, ${perSecond} requests a second`, `median of ${rounds} rotations`],
+      [
+        ['from published until answers tell of it (stage `monitoring`)', `${count(toldMs)} ms`],
+        ['**from published until all use the new key**', `${count(allMs)} ms`],
+      ],
+    ),
+    '',
+    `- requests that failed: **${failed}**`,
   ].join('\n')
 }
 

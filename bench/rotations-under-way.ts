@@ -1,6 +1,6 @@
 /** Rotations as a provider has them: made over the API, each of a client and a credential of its own. */
 import { setTimeout as pause } from 'node:timers/promises'
-import type { CredentialId, Receipt, RotationId, RotationStage } from '@keyturn/contract'
+import type { CredentialId, Receipt, RotationId, RotationStage, TimelineEntry } from '@keyturn/contract'
 import type { BenchHouse } from './house.ts'
 
 export interface HeldCredential {
@@ -16,6 +16,7 @@ export interface UnderWay extends HeldCredential {
 interface RotationBody {
   readonly stage: RotationStage
   readonly receipts: readonly Receipt[]
+  readonly timeline: readonly TimelineEntry[]
 }
 
 const LOOK_AGAIN_MS = 25

@@ -10,6 +10,7 @@ import { type Stack, startStack } from '../infra/stack/index.ts'
 import { VERSIONS } from '../infra/stack/versions.ts'
 import { copyTemplate, dropDatabases } from '../test/support/databases.ts'
 import { measureBaselines } from './baselines.ts'
+import { measureClient, measureSwitch } from './client.ts'
 import { measureFleet } from './fleet.ts'
 import { type BenchHouse, openHouse } from './house.ts'
 import { measureLeaks } from './leaks.ts'
@@ -19,6 +20,7 @@ import { measurePolicies } from './policies.ts'
 import { measureReplay } from './replay.ts'
 import {
   baselinesReport,
+  clientReport,
   fleetReport,
   leaksReport,
   loadReport,
@@ -31,6 +33,7 @@ import {
   rotationsReport,
   scanReport,
   signaturesReport,
+  switchReport,
   verifyReport,
   withFigures,
 } from './report.ts'
@@ -47,6 +50,7 @@ const README = fileURLToPath(new URL('./README.md', import.meta.url))
 const ALONE = {
   verify: async () => verifyReport(await measureVerify()),
   signatures: async () => signaturesReport(await measureSignatures()),
+  client: async () => clientReport(await measureClient()),
   requests: async () => requestsReport(await measureRequests()),
   replay: async () => replayReport(await measureReplay()),
   scan: async () => scanReport(await measureScan()),
@@ -57,6 +61,7 @@ const WITH_HOUSE = {
   revocation: async (house: BenchHouse) => revocationReport(await measureRevocation(house)),
   leaks: async (house: BenchHouse) => leaksReport(await measureLeaks(house)),
   fleet: async (house: BenchHouse) => fleetReport(await measureFleet(house)),
+  switch: async (house: BenchHouse) => switchReport(await measureSwitch(house)),
   rotations: async (house: BenchHouse) => rotationsReport(await measureRotations(house)),
   notifications: async (house: BenchHouse) => notificationsReport(await measureNotifications(house)),
   policies: async (house: BenchHouse) => policiesReport(await measurePolicies(house)),

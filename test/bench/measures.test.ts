@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { measureBaselines } from '../../bench/baselines.ts'
+import { measureClient, measureSwitch } from '../../bench/client.ts'
 import { measureFleet } from '../../bench/fleet.ts'
 import { type BenchHouse, openHouse } from '../../bench/house.ts'
 import { measureLoad } from '../../bench/load.ts'
@@ -9,6 +10,7 @@ import { measurePolicies } from '../../bench/policies.ts'
 import { measureReplay } from '../../bench/replay.ts'
 import {
   baselinesReport,
+  clientReport,
   fleetReport,
   loadReport,
   machine,
@@ -19,6 +21,7 @@ import {
   revocationReport,
   rotationsReport,
   signaturesReport,
+  switchReport,
   verifyReport,
   withFigures,
 } from '../../bench/report.ts'
@@ -65,6 +68,17 @@ describe('each measure works', () => {
     const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200 })
     expectWhole(figures, requestsReport(figures))
   })
+
+  test('client', async () => {
+    const figures = await measureClient({ rounds: 2, perRound: 50 })
+    expectWhole(figures, clientReport(figures))
+  })
+
+  test('switch: all processes are seen with the new key', async () => {
+    const figures = await measureSwitch(house, { processes: 3, perSecond: 30, rounds: 1 })
+    expectWhole(figures, switchReport(figures))
+    expect(figures.failed).toBe(0)
+  }, 300_000)
 
   test('replay', async () => {
     const figures = await measureReplay({ nonces: 2_000, rounds: 2, perRound: 100, overRedis: 1_000 })

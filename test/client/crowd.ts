@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { readDocument, type StoredCredential } from '@keyturn/client'
 import { build } from 'esbuild'
@@ -61,6 +62,8 @@ export class Crowd {
   readonly events: string[] = []
   /** Which key each process was heard of with, last. */
   readonly uses = new Map<number, string>()
+  /** ms since the epoch. */
+  readonly usesSince = new Map<number, number>()
   private readonly place: CrowdPlace
   private readonly job: Job
   private readonly members = new Map<number, GuardedProcess>()
@@ -82,8 +85,10 @@ export class Crowd {
   private hear(name: number, said: Said): void {
     if (said.says === 'failed') this.failures.push(`${name}: ${said.what}`)
     else if (said.says === 'requests') this.requests += said.count
-    else if (said.says === 'uses') this.uses.set(name, said.keyId)
-    else this.events.push(`${name}: ${said.event}`)
+    else if (said.says === 'uses') {
+      this.uses.set(name, said.keyId)
+      this.usesSince.set(name, said.at)
+    } else this.events.push(`${name}: ${said.event}`)
   }
 
   /** SIGKILL, and started anew at once. */
@@ -105,6 +110,15 @@ export class Crowd {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
       throw error
+    }
+  }
+
+  /** Waits for something that the members say. */
+  async until(holds: () => boolean, withinMs = 60_000): Promise<void> {
+    const giveUp = Date.now() + withinMs
+    while (!holds()) {
+      if (Date.now() > giveUp) throw new Error(`the crowd did not come to it: ${this.report()}`)
+      await pause(10)
     }
   }
 

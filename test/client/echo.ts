@@ -1,14 +1,13 @@
-/** An API that says what it was sent, and for which key; in a process of its own, so that nothing keeps it waiting. Says where it listens. */
+/** An API that says what it was sent; in a process of its own, so that nothing keeps it waiting. Says where it listens. */
 import { createHash } from 'node:crypto'
 import { writeSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { HEADERS } from '@keyturn/contract/headers'
 
 const server = createServer((request, response) => {
   const hash = createHash('sha256')
   request.on('data', (chunk: Buffer) => hash.update(chunk))
-  request.on('end', () => response.end(JSON.stringify({ sha256: hash.digest('hex'), keyId: request.headers[HEADERS.keyId] })))
+  request.on('end', () => response.end(JSON.stringify({ sha256: hash.digest('hex') })))
 })
 // A connection that it closes just when a gateway takes it again is no fault of a client.
 server.keepAliveTimeout = 600_000

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { trigger } from '../api/support.ts'
 import { type ServedApi, serveApi } from '../support/api.ts'
-import { eventually, type House } from '../support/house.ts'
+import type { House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type GatewayProcess, startGatewayProcess } from '../support/processes.ts'
 import { LONG, randomOf, runsOf } from '../support/runs.ts'
@@ -56,6 +56,7 @@ test(`no request is lost, no key is lost, and each is claimed once, while proces
     gateways: gateways.map(({ url }) => url),
     perSecond: PER_SECOND / SIZE,
     abandonedMs: ABANDONED_MS,
+    echoes: true,
   })
   let usable = 0
   let over = false
@@ -73,10 +74,7 @@ test(`no request is lost, no key is lost, and each is claimed once, while proces
     }
   }
   try {
-    await eventually(
-      () => crowd.uses.size === SIZE,
-      () => `${SIZE} at work: ${crowd.uses.size}, ${crowd.failures[0]}`,
-    )
+    await crowd.until(() => crowd.uses.size === SIZE)
     const looking = lookAtStore()
     for (let round = 1; round <= ROUNDS.count; round++) {
       const kills = KILLS_A_ROUND.min + Math.floor(random() * KILLS_A_ROUND.more)
@@ -88,10 +86,7 @@ test(`no request is lost, no key is lost, and each is claimed once, while proces
       })
       await killing
       const { newKeyId = '' } = await house.rotation(rotationId)
-      await eventually(
-        () => crowd.using(newKeyId) === SIZE,
-        () => `all at ${newKeyId}: ${crowd.using(newKeyId)}`,
-      )
+      await crowd.until(() => crowd.using(newKeyId) === SIZE)
       expect((await auditOf(newKeyId)).filter((action) => action !== 'claim.repeated')).toEqual(['claim.used'])
       expect(crowd.stored).toMatchObject({ current: { keyId: newKeyId } })
       expect(crowd.failures).toEqual([])

@@ -15,13 +15,15 @@ export interface Job {
   readonly gateways: readonly string[]
   readonly perSecond: number
   readonly abandonedMs: number
+  /** Whether the API says what it was sent, as `echo.ts` does. */
+  readonly echoes: boolean
 }
 
 export type Said =
   | { readonly says: 'failed'; readonly what: string }
   | { readonly says: 'requests'; readonly count: number }
   /** A request with this key has been accepted for the first time in this process. */
-  | { readonly says: 'uses'; readonly keyId: string }
+  | { readonly says: 'uses'; readonly keyId: string; readonly at: number }
   | { readonly says: 'event'; readonly event: string }
 
 const job = JSON.parse(process.env['JOB'] ?? '') as Job
@@ -34,11 +36,23 @@ process.on('SIGTERM', () => {
   stopping = true
 })
 
+let used: string | undefined
+function uses(keyId: string): void {
+  if (keyId !== used) say({ says: 'uses', keyId, at: Date.now() })
+  used = keyId
+}
+
 const client = createClient({
   store: fileStore(job.store),
   credential: job.token,
   api: job.api,
   abandonedMs: job.abandonedMs,
+  async fetch(input, init) {
+    const response = await fetch(input, init)
+    const keyId = new Headers(init?.headers).get('authorization')?.split('_')[2]
+    if (response.status === 200 && keyId !== undefined && !String(input).startsWith(job.api)) uses(keyId)
+    return response
+  },
   onEvent: (event) => say({ says: 'event', event: JSON.stringify(event) }),
 })
 
@@ -57,22 +71,18 @@ function bodyOf(turn: number): { bytes?: Uint8Array<ArrayBuffer>; init: RequestI
   return { bytes, init: { method: 'POST', body, duplex: 'half' } as RequestInit }
 }
 
-let used: string | undefined
 async function call(turn: number): Promise<void> {
   const gateway = job.gateways[turn % job.gateways.length]
   const { bytes, init } = bodyOf(turn)
   try {
     const response = await client.fetch(`${gateway}/v1/orders?turn=${turn}`, init)
     const text = await response.text()
-    const { sha256, keyId } = response.status === 200 ? (JSON.parse(text) as { sha256: string; keyId: string }) : {}
+    const { sha256 } = response.status === 200 && job.echoes ? (JSON.parse(text) as { sha256: string }) : {}
     const expected = createHash('sha256')
       .update(bytes ?? '')
       .digest('hex')
-    if (sha256 !== expected) say({ says: 'failed', what: `${response.status} ${init.method ?? 'GET'} ${text.slice(0, 200)}` })
-    else if (keyId !== undefined && keyId !== used) {
-      used = keyId
-      say({ says: 'uses', keyId })
-    }
+    const right = job.echoes ? sha256 === expected : response.status === 200
+    if (!right) say({ says: 'failed', what: `${response.status} ${init.method ?? 'GET'} ${text.slice(0, 200)}` })
   } catch (error) {
     say({ says: 'failed', what: error instanceof Error ? `${error.message} ${String(error.cause ?? '')}` : String(error) })
   }
