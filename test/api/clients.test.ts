@@ -37,7 +37,9 @@ test('how a client is told can be said when it is made, changed in part, and sai
 test('G5: the audit log says that it was changed, and names hosts alone', async () => {
   const client = await create(ALL)
   await change('PATCH', client, { contacts: [HOOK, MAIL] })
-  const [entry] = (await listAudit(at.house.db, { subject: client.clientId, limit: 10 })).filter(({ action }) => action === 'client.changed')
+  const [entry] = (await listAudit(at.house.db, { subject: client.clientId, limit: 10 })).filter(
+    ({ action }) => action === 'client.changed',
+  )
   expect(entry?.detail['contacts']).toEqual(['webhook acme.example', 'email acme.example'])
   expect(JSON.stringify(entry)).not.toMatch(/s3cr3t|jo\.secret/)
 })
@@ -57,8 +59,18 @@ test('a contact that is no longer used shows that, and is used again when the co
 })
 
 test.each([
-  ['an e-mail with a line break', { contacts: [{ ...MAIL, address: 'a@b.example\r\nBcc: c@d.example' }] }, '/contacts/0/address', 'line breaks'],
-  ['no e-mail address', { contacts: [HOOK, { ...MAIL, address: 'Jo <a@b.example>' }] }, '/contacts/1/address', 'is not an e-mail address'],
+  [
+    'an e-mail with a line break',
+    { contacts: [{ ...MAIL, address: 'a@b.example\r\nBcc: c@d.example' }] },
+    '/contacts/0/address',
+    'line breaks',
+  ],
+  [
+    'no e-mail address',
+    { contacts: [HOOK, { ...MAIL, address: 'Jo <a@b.example>' }] },
+    '/contacts/1/address',
+    'is not an e-mail address',
+  ],
   ['an e-mail without one', { contacts: [{ channel: 'email' }] }, '/contacts/0/address', 'is missing'],
   ['an e-mail with a URL', { contacts: [{ ...MAIL, url: HOOK.url }] }, '/contacts/0/url', 'has no place here'],
   ['http to where others can read', { contacts: [{ ...HOOK, url: 'http://acme.example' }] }, '/contacts/0/url', 'https'],

@@ -23,7 +23,8 @@ async function stream(token: string, lastEventId?: string) {
   })
   const messages: { id: string | undefined; event: string | undefined; data: string }[] = []
   const read = async () => {
-    for await (const message of response.body?.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream()) ?? [])
+    for await (const message of response.body?.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream()) ??
+      [])
       messages.push({ id: message.id, event: message.event, data: message.data })
   }
   const ended = read().catch(() => undefined)
