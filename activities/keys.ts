@@ -73,11 +73,13 @@ export function createKeyActivities({ db, sealer, brand, propagation }: KeyActiv
     await registry.retireNewKey(db, dated(input))
   }
 
-  const compromiseKey = async (input: KeyChange): Promise<{ newKeyLost: boolean }> => {
+  /** @param input.disputed whether the new key goes as well when two have claimed it */
+  const compromiseKey = async (input: KeyChange & { disputed?: 'too' }): Promise<{ newKeyLost: boolean }> => {
     const stage = { stage: 'deactivating', reason: input.reason } as const
     const { newKeyLost } = await registry.compromiseKey(db, { ...dated(input), stage })
     propagation.publishAhead(input.keyId)
-    return { newKeyLost }
+    if (newKeyLost !== undefined) propagation.publishAhead(newKeyLost)
+    return { newKeyLost: newKeyLost !== undefined }
   }
 
   /** Makes the rotation's new key compromised, so that it may issue another. */

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import { destroyExpiredClaims, wipeRepeatableClaims } from '../registry/claims.ts'
 import { forgetClientEvents } from '../registry/client-events.ts'
 import type { Database } from '../registry/database.ts'
+import { forgetNonces } from '../registry/nonces.ts'
 import { unpublishedKeyIds } from '../registry/publishing.ts'
 import { rolloversUnderWay } from '../registry/rollover-records.ts'
 import type { Propagation } from './propagation.ts'
@@ -34,6 +35,7 @@ export function startSweeping(
       if (destroyed > 0) log.info({ destroyed }, 'expired claims: their secrets are destroyed')
       await wipeRepeatableClaims(db, new Date())
       await forgetClientEvents(db, new Date())
+      await forgetNonces(db, new Date())
       // Before anything that needs Kafka.
       for (const rolloverId of await rolloversUnderWay(db)) await startRollover(rolloverId)
       const unpublished = await unpublishedKeyIds(db, BATCH)

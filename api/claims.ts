@@ -3,17 +3,17 @@
  * an answer that is repeated to the one who alone can read it does not change. And where they enrol the public half of a pair of
  * their own.
  */
-import { type CredentialId, type KeyId, type RotationId, tokenSha256 } from '@keyturn/contract'
+import type { KeyId } from '@keyturn/contract'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import { type Redeemed, redeemClaim, redeemSuccessor } from '../registry/claims.ts'
-import { bearer } from './operator.ts'
+import { type Redeemed, redeemClaim, redeemSuccessor, type UsedClaim } from '../registry/claims.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
 import { readPublicKey, readRecipientOf } from './public-key.ts'
 import { type Api, given, isoOf } from './routes.ts'
 import { HandedOut, Input, Problems, PublicKeyInput, RecipientInput } from './schemas.ts'
+import { shownKey } from './shown-key.ts'
 import { whereFrom } from './where-from.ts'
 
 const CLAIM = /^[0-9A-Za-z]{43}$/
@@ -61,17 +61,9 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
           await acceptedEverywhere(deps, redeemed.keyId)
           return handOut(reply, redeemed)
         case 'public-key-needed':
-          throw new ApiError('invalid-request', 'This claim enrols an Ed25519 key that you make: send its public half.', [
-            { path: '/publicKey', message: 'is missing' },
-          ])
         case 'no-public-key':
-          throw new ApiError('invalid-request', 'This claim hands a key out: send no public key.', [
-            { path: '/publicKey', message: 'has no place here' },
-          ])
         case 'no-recipient':
-          throw new ApiError('invalid-request', 'This claim enrols an Ed25519 key, which is no secret: name no recipient.', [
-            { path: '/recipient', message: 'has no place here' },
-          ])
+          throw unfitting(redeemed.outcome)
         case 'unknown':
           throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
         case 'used':
@@ -88,18 +80,19 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
       preValidation: noBodyNeeded,
       schema: {
         operationId: 'redeemSuccessor',
-        summary: 'Fetch the new key by showing the old one, once',
-        security: [{ oldKey: [] }],
-        description: 'With a recipient, the secret is encrypted to it, and the same may be sent again for 10 minutes.',
-        body: Input({ recipient: Type.Optional(RecipientInput) }),
+        summary: 'Fetch the new key, or enrol its public half, by showing the old one, once',
+        security: [{ oldKey: [] }, { signature: [] }],
+        description:
+          'With a recipient, the secret is encrypted to it, and the same may be sent again for 10 minutes. A key that signs requests is shown by signing this one (RFC 9421): an hmac-sha256 key then needs a recipient, an ed25519 key a public key.',
+        body: Input({ publicKey: Type.Optional(PublicKeyInput), recipient: Type.Optional(RecipientInput) }),
         response: { 200: HandedOut, ...Problems },
       },
     },
     async (request, reply) => {
-      const token = bearer(request)
-      if (token === undefined) throw new ApiError('missing-key', 'Send the old key as "Authorization: Bearer <key>".')
+      const sent = request.body.publicKey
       const redeemed = await redeemSuccessor(db, {
-        tokenSha256: tokenSha256(token),
+        shown: await shownKey(request, deps, 'the old key'),
+        publicKey: sent === undefined ? undefined : readPublicKey(sent),
         recipient: await readRecipientOf(request.body),
         at: clock(),
         from: whereFrom(request),
@@ -109,6 +102,17 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'handed-out':
         case 'encrypted':
           return handOut(reply, redeemed)
+        case 'enrolled':
+          await acceptedEverywhere(deps, redeemed.keyId)
+          return handOut(reply, redeemed)
+        case 'public-key-needed':
+        case 'no-public-key':
+        case 'no-recipient':
+          throw unfitting(redeemed.outcome)
+        case 'recipient-needed':
+          throw new ApiError('invalid-request', 'A token that signs requests never travels in the open: name a recipient.', [
+            { path: '/recipient', message: 'is missing' },
+          ])
         case 'unknown':
           throw new ApiError('invalid-key', 'Send the key that is being replaced, as a whole.')
         case 'used':
@@ -120,7 +124,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'shown-signing-key':
           throw new ApiError(
             'successor-refused',
-            'This key signs requests: use the claim that the provider has sent. It has been sent in the open now, which it must never be: have it replaced.',
+            'This key signs requests: sign this one with it, or use the claim that the provider has sent. It has been sent in the open now, which it must never be: have it replaced.',
           )
         case 'no-successor':
           throw new ApiError('no-successor', 'No rotation of this key is in its overlap window.')
@@ -143,6 +147,18 @@ function handOut(
   }
 }
 
+const UNFITTING = {
+  'public-key-needed': ['This claim enrols an Ed25519 key that you make: send its public half.', '/publicKey', 'is missing'],
+  'no-public-key': ['This claim hands a key out: send no public key.', '/publicKey', 'has no place here'],
+  'no-recipient': ['This claim enrols an Ed25519 key, which is no secret: name no recipient.', '/recipient', 'has no place here'],
+} as const
+
+/** What was sent is not what a key of this kind needs. The claim stays open. */
+function unfitting(outcome: keyof typeof UNFITTING): ApiError {
+  const [detail, path, message] = UNFITTING[outcome]
+  return new ApiError('invalid-request', detail, [{ path, message }])
+}
+
 /**
  * A client that has this answer may sign with its new key at once.
  * @throws ApiError while a gateway does not accept it
@@ -156,13 +172,20 @@ async function acceptedEverywhere(deps: ApiDeps, keyId: KeyId): Promise<void> {
   )
 }
 
+/** What has happened, and the one step that ends it. */
+function disputeText({ credentialId, keyId, rotationId, rotationRuns, usedAt, usedFrom }: UsedClaim, from: string): string {
+  const first = `the claim of key ${keyId} was used from ${usedFrom?.slice(0, 80) ?? 'an unknown address'} at ${isoOf(usedAt) ?? 'some time'}`
+  const step =
+    rotationRuns && rotationId !== undefined
+      ? `keyturn escalate ${rotationId} --reason "claim stolen" (POST /v1/rotations/${rotationId}/escalate)`
+      : `keyturn emergency ${credentialId} --reason "claim stolen" (POST /v1/credentials/${credentialId}/rotations)`
+  return `${first}, and tried again from ${from}, which was refused. If the first was not the client: ${step} ends every key that it may have`
+}
+
 /** Somebody has the secret already. Whether that was the client is a question for people, so they are told. */
-async function usedBefore(
-  { alert, tellOfSecondClaim, log }: ApiDeps,
-  request: FastifyRequest,
-  { keyId, credentialId, rotationId }: { keyId: KeyId; credentialId: CredentialId; rotationId?: RotationId | undefined },
-): Promise<never> {
-  const detail = `a claim that had been used was tried again from ${request.ip}; if the client did not fetch the key, start an emergency`
+async function usedBefore({ alert, tellOfSecondClaim, log }: ApiDeps, request: FastifyRequest, used: UsedClaim): Promise<never> {
+  const { credentialId, keyId, rotationId } = used
+  const detail = disputeText(used, request.ip)
   tellOfSecondClaim(keyId)
   // The answer does not wait for Kafka: the second try is in the audit log by now.
   alert({ kind: 'second-claim', credentialId, ...given('rotationId', rotationId), detail }).catch((error: unknown) =>

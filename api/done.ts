@@ -1,15 +1,15 @@
 /** How a client says that it has switched over. */
 import { setTimeout } from 'node:timers/promises'
-import { ROTATION_STAGES, type Straggler, tokenSha256 } from '@keyturn/contract'
+import { ROTATION_STAGES, type Straggler } from '@keyturn/contract'
 import Type from 'typebox'
 import { type Done, knownThrough, noteDone } from '../registry/done.ts'
-import { bearerKey } from '../registry/shown-keys.ts'
-import { bearer } from './operator.ts'
+import { keyOf } from '../registry/shown-keys.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { knownRotation } from './rotations.ts'
 import { type Api, given, isoOf } from './routes.ts'
 import { Input, Problems, RotationIdSchema } from './schemas.ts'
+import { shownKey } from './shown-key.ts'
 import { whereFrom } from './where-from.ts'
 
 /** Gateways say every few seconds up to when they have reported the use of keys. */
@@ -30,7 +30,7 @@ export function doneRoutes(api: Api, deps: ApiDeps): void {
         summary: 'Say, with the new key, that the old one is not used any more',
         description:
           'Ends the quiet period early, unless the evidence contradicts it: a program of the client uses the old key, or what is used is not known. It takes some seconds until gateways have reported up to the moment of the word; the old key is then watched for as long as the switch-over has taken, 10 seconds at least.',
-        security: [{ key: [] }],
+        security: [{ key: [] }, { signature: [] }],
         params: Input({ id: RotationIdSchema }),
         body: Input({}),
         response: {
@@ -46,9 +46,7 @@ export function doneRoutes(api: Api, deps: ApiDeps): void {
       },
     },
     async (request) => {
-      const token = bearer(request)
-      if (token === undefined) throw new ApiError('missing-key', 'Send the new key as "Authorization: Bearer <key>".')
-      const key = await bearerKey(db, tokenSha256(token))
+      const key = await keyOf(db, await shownKey(request, deps, 'the new key'))
       if (key?.state !== 'active') throw new ApiError('invalid-key', 'Send the new key of the rotation, as a whole.')
       const rotation = await knownRotation(deps, request.params.id)
       const { rotationId } = rotation

@@ -1,6 +1,6 @@
 /** What the API needs of the world. `workers/` composes it; tests bring their own. */
 import type { KeyObject } from 'node:crypto'
-import type { AddressBlock, Alert, KeyEventType, KeyId, LeakId, Receipt } from '@keyturn/contract'
+import type { AddressBlock, Alert, KeyEventType, KeyId, LeakId, ProblemCode, Receipt } from '@keyturn/contract'
 import type { Client } from '@temporalio/client'
 import type { Logger } from 'pino'
 import type { Database } from '../registry/database.ts'
@@ -44,11 +44,24 @@ export interface Propagation {
   declareGone(gatewayId: string): Promise<boolean>
 }
 
+/** A request as it was sent, with field names in lower case. */
+export interface SignedRequest {
+  readonly method: string
+  /** Path with query. */
+  readonly url: string
+  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
+  readonly body: string | undefined
+}
+
+export type CheckedSignature = { readonly keyId: KeyId } | { readonly code: ProblemCode; readonly detail: string }
+
 export interface ApiDeps {
   readonly db: Database
   readonly sealer: Sealer
   readonly temporal: Client
   readonly propagation: Propagation
+  /** Which active key has signed a request (RFC 9421), which counts once. */
+  readonly checkSignature: (request: SignedRequest) => Promise<CheckedSignature>
   /** Tells people through the alerts topic. The time of the alert is set there. */
   readonly alert: (alert: Omit<Alert, 'at'>) => Promise<void>
   /** Has a client told that a claim of its key was used twice, in the background. */

@@ -111,7 +111,9 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
 function readJsonOnly(api: Api): void {
   const parse = api.getDefaultJsonParser('error', 'error')
   api.removeAllContentTypeParsers()
+  api.decorateRequest('signedBody', undefined)
   api.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body.length > 0 && request.headers['signature-input'] !== undefined) request.signedBody = body as string
     if (body.length === 0) done(null, undefined)
     else void parse(request, body as string, done)
   })
@@ -148,6 +150,12 @@ const OPENAPI = {
       key: { type: 'http' as const, scheme: 'bearer', description: 'a key that is accepted' },
       clientKey: { type: 'http' as const, scheme: 'bearer', description: 'any key of the client that is accepted' },
       oldKey: { type: 'http' as const, scheme: 'bearer', description: 'the key that is being replaced' },
+      signature: {
+        type: 'apiKey' as const,
+        in: 'header' as const,
+        name: 'Signature-Input',
+        description: 'with Signature: the request is signed with the key (RFC 9421)',
+      },
     },
   },
 }

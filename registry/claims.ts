@@ -18,6 +18,7 @@ import { RegistryError } from './errors.ts'
 import { changeKey, type KeyRow, lockKey } from './key-rows.ts'
 import { encryptTo, type ReadRecipient } from './recipients.ts'
 import type { Sealer } from './sealing.ts'
+import { type Shown, shownIs } from './shown-keys.ts'
 
 export { claimCode, claimCodeOf }
 
@@ -35,13 +36,20 @@ export type Redeemed =
   | ({ readonly outcome: 'enrolled' } & DeliveredKey)
   /** It hands out a token and takes no public key; or the other way round. It stays open. */
   | { readonly outcome: 'no-public-key' | 'public-key-needed' | 'no-recipient'; readonly credentialId: CredentialId }
-  | {
-      readonly outcome: 'used' | 'expired'
-      readonly keyId: KeyId
-      readonly credentialId: CredentialId
-      readonly rotationId?: RotationId
-    }
+  | ({ readonly outcome: 'used' } & UsedClaim)
+  | { readonly outcome: 'expired'; readonly credentialId: CredentialId; readonly rotationId?: RotationId }
   | { readonly outcome: 'unknown' }
+
+/** Somebody has the secret: the client, or a thief. */
+export interface UsedClaim {
+  readonly credentialId: CredentialId
+  readonly keyId: KeyId
+  readonly rotationId?: RotationId
+  /** The rotation that has issued the key is under way. */
+  readonly rotationRuns: boolean
+  readonly usedAt?: Date
+  readonly usedFrom?: string
+}
 
 interface SqlClaim {
   claim_id: string
@@ -58,6 +66,8 @@ interface SqlClaim {
   recipient: string | null
   jwe: string | null
   repeatable_until: Date | null
+  ended_at: Date | null
+  claimed_from: string | null
 }
 
 /**
@@ -68,7 +78,7 @@ const AWAITED = `exists (select from rotations r join keys n on n.rotation_id = 
 
 const LOCK_CLAIM = `
 select m.claim_id, m.key_id, k.credential_id, k.rotation_id, k.verifier, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext,
-  m.recipient, m.jwe, m.repeatable_until, ${AWAITED} as awaited
+  m.recipient, m.jwe, m.repeatable_until, m.ended_at, m.claimed_from, ${AWAITED} as awaited
 from claims m join keys k using (key_id)`
 
 /** How the claim of a key stands. Index claims_by_key. */
@@ -122,38 +132,71 @@ select m.claim_id, m.key_id, k.verifier ->> 'kind' as kind from claims m join ke
 where m.code_sha256 = $1 or m.former_codes @> array[$1]`
 
 /**
- * Hands out the secret of the key that replaces the one shown. A key that signs requests is shown to nobody, and has a claim alone.
+ * Hands out the secret of the key that replaces the one shown, or enrols the public key that is given. A key that signs requests is shown
+ * by a signature alone; what replaces it travels to a recipient alone.
  * Indexes keys_by_verifier, keys_by_token, keys_successor, claims_by_key.
+ * @param input.publicKey base64 with padding
+ * @throws RegistryError public-key-taken
  */
 export async function redeemSuccessor(
   db: Database,
-  { tokenSha256, ...by }: Redemption & { tokenSha256: string },
+  { shown, publicKey, ...by }: Redemption & { shown: Shown; publicKey?: string | undefined },
 ): Promise<
-  Redeemed | { readonly outcome: 'refused' | 'no-successor' | 'shown-signing-key'; readonly credentialId: CredentialId }
+  | Redeemed
+  | {
+      readonly outcome: 'refused' | 'no-successor' | 'shown-signing-key' | 'recipient-needed'
+      readonly credentialId: CredentialId
+    }
 > {
   return db.tx(async (tx) => {
-    const old = await first<{ credential_id: CredentialId; state: string; allowed: boolean | null }>(
+    const { condition, value } = shownIs(shown, 'k')
+    const old = await first<{
+      key_id: KeyId
+      credential_id: CredentialId
+      kind: KeyKind
+      state: string
+      allowed: boolean | null
+    }>(
       tx,
       // Whoever shows a key that has leaked need not be its client. Index leaks_by_key.
-      `select k.credential_id, k.state,
+      `select k.key_id, k.credential_id, k.verifier ->> 'kind' as kind, k.state,
          (r.policy ->> 'successorByOldKey')::boolean and not exists (select from leaks l where l.key_id = k.key_id) as allowed
        from keys k left join rotations r on r.credential_id = k.credential_id and r.ended_at is null
-       where k.verifier_sha256 = $1 for share of k`,
-      [tokenSha256],
+       where ${condition} for share of k`,
+      [value],
     )
-    if (old === undefined) return await ofShownSigningKey(tx, tokenSha256)
-    const refused = { outcome: 'refused', credentialId: old.credential_id } as const
-    if (old.state !== 'active') return refused
+    if (old === undefined) return 'keyId' in shown ? { outcome: 'unknown' } : await ofShownSigningKey(tx, shown.tokenSha256)
+    const { credential_id: credentialId, kind } = old
+    if (old.state !== 'active') return { outcome: 'refused', credentialId }
+    // Keys are locked before claims; bearers need no lock of their key.
+    const next = kind === 'ed25519' ? await successorOf(tx, credentialId) : undefined
+    const key = next === undefined ? undefined : await lockKey(tx, next)
     const claim = await first<SqlClaim>(
       tx,
       `${LOCK_CLAIM} where k.credential_id = $1 and k.standing = 'successor'
-         and exists (select from keys o where o.verifier_sha256 = $2 and o.standing = 'current' and o.sunset_at is not null) for no key update of m`,
-      [old.credential_id, tokenSha256],
+         and exists (select from keys o where o.key_id = $2 and o.standing = 'current' and o.sunset_at is not null) for no key update of m`,
+      [credentialId, old.key_id],
     )
-    if (claim === undefined) return { outcome: 'no-successor', credentialId: old.credential_id }
-    return old.allowed === true ? redeem(tx, claim, by) : refused
+    if (claim === undefined) return { outcome: 'no-successor', credentialId }
+    if (old.allowed !== true) return { outcome: 'refused', credentialId }
+    if (kind === 'ed25519') {
+      if (by.recipient !== undefined) return { outcome: 'no-recipient', credentialId }
+      if (publicKey === undefined || key === undefined) return { outcome: 'public-key-needed', credentialId }
+      return enrol(tx, claim, key, { ...by, publicKey })
+    }
+    if (publicKey !== undefined) return { outcome: 'no-public-key', credentialId }
+    if (kind === 'hmac-sha256' && by.recipient === undefined) return { outcome: 'recipient-needed', credentialId }
+    return redeem(tx, claim, by)
   })
 }
+
+/** Index keys_successor. */
+const successorOf = async (tx: Tx, credentialId: CredentialId): Promise<KeyId | undefined> =>
+  (
+    await first<{ key_id: KeyId }>(tx, `select key_id from keys where credential_id = $1 and standing = 'successor'`, [
+      credentialId,
+    ])
+  )?.key_id
 
 async function ofShownSigningKey(
   tx: Tx,
@@ -178,11 +221,20 @@ const about = ({ claim_id, key_id, rotation_id }: SqlClaim, { at, from }: Ending
 
 /** Why a claim can not be used, if it can not; written down. */
 async function refusal(tx: Tx, claim: SqlClaim, by: Ending): Promise<Redeemed | undefined> {
-  const { key_id: keyId, credential_id: credentialId, rotation_id } = claim
-  const gone = { keyId, credentialId, ...(rotation_id === null ? {} : { rotationId: rotation_id }) }
+  const { credential_id: credentialId, rotation_id } = claim
+  const gone = { credentialId, ...(rotation_id === null ? {} : { rotationId: rotation_id }) }
   if (claim.state === 'used') {
+    // An emergency does not trust the key that went out with it any more.
+    await tx.query('update claims set disputed_at = $2 where claim_id = $1 and disputed_at is null', [claim.claim_id, by.at])
     await appendAudit(tx, { ...about(claim, by), action: 'claim.second-try' })
-    return { outcome: 'used', ...gone }
+    return {
+      outcome: 'used',
+      ...gone,
+      keyId: claim.key_id,
+      rotationRuns: claim.awaited,
+      ...(claim.ended_at === null ? {} : { usedAt: claim.ended_at }),
+      ...(claim.claimed_from === null ? {} : { usedFrom: claim.claimed_from }),
+    }
   }
   if (claim.state !== 'open') return { outcome: 'expired', ...gone }
   if (claim.expires_at > by.at || claim.awaited) return undefined

@@ -3,7 +3,7 @@
  * versions, then claims, and the head of the audit log (with the first entry) last, so that no two wait for each other.
  */
 import type { CredentialId, Evidence, KeyEventType, KeyId, RotationId, Verifier } from '@keyturn/contract'
-import type { Database, Tx } from './database.ts'
+import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 import {
   type ChangedBy,
@@ -187,14 +187,27 @@ export async function retireNewKey(
 
 /**
  * Makes a key compromised, for ever (G9). A live successor takes its place; its own claim hands nothing out any more.
+ * @param input.disputed whether the rotation's new key is to go as well when two have claimed it: one of them is a thief
  * @returns its revision; and whether the rotation's new key is compromised, too, so that it must issue another
  */
 export async function compromiseKey(
   db: Database,
-  input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
-): Promise<{ revision: number; newKeyLost: boolean }> {
-  return db.tx((tx) => compromiseKeyIn(tx, input))
+  input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string; disputed?: 'too' } & WithStage,
+): Promise<{ revision: number; newKeyLost?: KeyId }> {
+  return db.tx(async (tx) => {
+    const { newKeyLost, newKeyId, revision } = await compromiseKeyIn(tx, input)
+    if (newKeyId === undefined) return { revision }
+    if (newKeyLost) return { revision, newKeyLost: newKeyId }
+    if (input.disputed === undefined || !(await isDisputed(tx, newKeyId))) return { revision }
+    const { at, actor, reason } = input
+    await compromiseKeyIn(tx, { keyId: newKeyId, at, actor, reason: `${reason}; two have claimed it` })
+    return { revision, newKeyLost: newKeyId }
+  })
 }
+
+/** Index claims_by_key. */
+const isDisputed = async (tx: Tx, keyId: KeyId): Promise<boolean> =>
+  (await first(tx, 'select from claims where key_id = $1 and disputed_at is not null', [keyId])) !== undefined
 
 /** A client whose old key dies before it has fetched the new one still can, for so long. */
 const CLAIM_AFTER_END_MS = 7 * 86_400_000
@@ -202,19 +215,19 @@ const CLAIM_AFTER_END_MS = 7 * 86_400_000
 export async function compromiseKeyIn(
   tx: Tx,
   input: { keyId: KeyId; rotationId?: RotationId; at: Date; actor: string; reason: string } & WithStage,
-): Promise<{ revision: number; newKeyLost: boolean }> {
+): Promise<{ revision: number; newKeyLost: boolean; newKeyId?: KeyId }> {
   const rotation = input.rotationId === undefined ? undefined : await lockRotation(tx, input.rotationId)
   const row = await lockKey(tx, input.keyId)
   // A leak does not wait for a rotation that is over.
   const noteStage = async () => (rotation?.ended_at === null ? note(tx, input, rotation.rotation_id) : undefined)
   const newKey = rotation === undefined || rotation.new_key_id === row.keyId ? undefined : await lockNewKey(tx, rotation)
-  const newKeyLost = newKey?.state === 'compromised'
+  const lost = { newKeyLost: newKey?.state === 'compromised', ...(newKey === undefined ? {} : { newKeyId: newKey.keyId }) }
   if (newKey !== undefined && rotation?.ended_at === null)
     await keepClaim(tx, newKey.keyId, new Date(input.at.getTime() + CLAIM_AFTER_END_MS))
   if (row.state === 'compromised') {
     // Killed before its rotation came to it: the rotation's stage begins all the same.
     await noteStage()
-    return { revision: row.revision, newKeyLost }
+    return { revision: row.revision, ...lost }
   }
   await setStanding(tx, row.keyId, 'retired')
   if (row.standing === 'current') {
@@ -226,7 +239,7 @@ export async function compromiseKeyIn(
   }
   await destroyClaimsOf(tx, [row.keyId], input.at)
   await noteStage()
-  return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input), newKeyLost }
+  return { revision: await changeKey(tx, row, ended(row, 'keyturn.key.compromised', 'compromised'), input), ...lost }
 }
 
 /**

@@ -16,6 +16,7 @@ import { openSealer } from '../registry/reseal.ts'
 import type { tellOfSecondClaim } from '../workflows/index.ts'
 import { createLeakResponses } from './leak-responses.ts'
 import { isProgram, type RunningProcess, runProcess } from './process.ts'
+import { createSignatureCheck } from './signature-check.ts'
 
 export interface RunningApi extends RunningProcess {
   /** Where it listens: `http://host:port`. */
@@ -55,11 +56,15 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
   const { taskQueue, leaks } = config
   const responses = createLeakResponses({ temporal, taskQueue, db, propagation, leakSettings: leaks, clock, log })
   let url = ''
+  // With port 0 the address is known only once we listen.
+  const publicUrl = () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl)
+  const keks = config.previousKek === undefined ? [config.kek] : [config.kek, config.previousKek]
   const api = await createApi({
     db,
     sealer,
     temporal,
     propagation,
+    checkSignature: createSignatureCheck({ db, keks, publicUrl, clock, log }),
     alert: (alert) => alerts.raiseInTheEnd(alert),
     tellOfSecondClaim: (keyId) => void startTelling(temporal, taskQueue, keyId, log),
     respond: responses.respond,
@@ -74,8 +79,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
         ...given('gitguardianToken', leaks.gitguardianToken),
         ...given('githubKeys', leaks.githubKeys === undefined ? undefined : createGithubKeys(leaks.githubKeys, { log })),
       },
-      // With port 0 the address is known only once we listen.
-      publicUrl: () => (config.publicUrl.endsWith(':0') ? url : config.publicUrl),
+      publicUrl,
       taskQueue,
       webhookAllow: config.delivery.webhookAllow,
       sessionKeyPeriodMs: config.sessionKeyPeriodMs,

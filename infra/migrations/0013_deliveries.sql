@@ -8,10 +8,21 @@ alter table claims
   -- A compact JWE (RFC 7516) with a key agreed on: its second part is empty.
   add column jwe text check (jwe ~ '^[A-Za-z0-9_-]+\.\.[A-Za-z0-9_-]{16}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{22}$'),
   add column repeatable_until timestamptz,
+  -- When somebody else than who has the secret first tried the claim: one of both is not the client.
+  add column disputed_at timestamptz,
   -- G5, G10: it stands there for who has claimed, in the place of the sealed secret (which a claim has while it is open, and only then).
   add constraint claims_jwe_for_whom check (jwe is null or state = 'used' and recipient is not null),
   add constraint claims_jwe_until check ((jwe is null) = (repeatable_until is null));
 create index claims_repeatable on claims (repeatable_until) where jwe is not null;
+
+-- Nonces of requests that clients have signed for the control plane itself, until such a request would be stale.
+create table signed_requests (
+  key_id text not null references keys,
+  nonce text not null check (char_length(nonce) between 1 and 128),
+  forget_at timestamptz not null,
+  primary key (key_id, nonce)
+);
+create index signed_requests_over on signed_requests (forget_at);
 
 -- When each source was first seen with a key: how the client's programs switch over.
 alter table key_sources add column first_at timestamptz;
@@ -101,5 +112,6 @@ cross join lateral (select
 drop function rotation_stragglers;
 alter table rotations drop column done_key_id, drop column done_at;
 alter table key_sources drop column first_at;
+drop table signed_requests;
 drop index claims_repeatable;
-alter table claims drop column repeatable_until, drop column jwe, drop column recipient;
+alter table claims drop column disputed_at, drop column repeatable_until, drop column jwe, drop column recipient;

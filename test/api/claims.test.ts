@@ -66,7 +66,9 @@ describe('G10: a secret is handed out at most once', () => {
     const [alert] = await secondClaims(credentialId)
     expect(alert).toMatchObject({
       credentialId,
-      detail: expect.stringMatching(/tried again from 127\.0\.0\.1; .* start an emergency/),
+      detail: expect.stringMatching(
+        /used from 127\.0\.0\.1 .* tried again from 127\.0\.0\.1, which was refused\. .* keyturn emergency crd_/,
+      ),
     })
   })
 
@@ -254,6 +256,34 @@ describe('POST /v1/successor', () => {
     const claim = await redeem(at.client, await at.house.claimCodeOf(rotationId))
     expect([claim.status, problemOf(claim).code]).toEqual([410, 'claim-expired'])
   })
+})
+
+test('G3, G9: of a stolen old key that claims first, the client is refused, and the step that the alert names ends all that the thief has', async () => {
+  const { credentialId, rotationId, token: stolen } = await monitored()
+  const { token: ofThief } = (await successor(stolen)).body
+  expect(at.house.verdicts(ofThief)).toEqual([true])
+  const refused = await redeem(at.client, await at.house.claimCodeOf(rotationId))
+  expect(problemOf(refused)).toMatchObject({ status: 410, code: 'claim-used', detail: /tell the provider at once/ })
+  const [alert] = await secondClaims(credentialId)
+  const [, path = ''] = /\(POST (\S+)\)/.exec(alert?.detail ?? '') ?? []
+  expect(alert?.detail).toContain(`keyturn escalate ${rotationId} --reason`)
+
+  expect((await at.client.post(path, { reason: 'claim stolen' })).status).toBe(200)
+  const { receipts, newKeyId } = await reached(at.client, rotationId, 'completed')
+  expect([at.house.verdicts(stolen), at.house.verdicts(ofThief)]).toEqual([[false], [false]])
+  const states = (await at.house.keys(credentialId)).map(({ keyId, state }) => [keyId === newKeyId, state])
+  expect(states).toEqual([
+    [false, 'compromised'],
+    [false, 'compromised'],
+    [true, 'active'],
+  ])
+  expect(receipts.filter(({ event }) => event === 'keyturn.key.compromised').map(({ unconfirmed }) => unconfirmed)).toEqual([
+    [],
+    [],
+  ])
+  for (const token of [stolen, ofThief]) expect((await successor(token)).status).toBe(403)
+  const { token } = (await redeem(at.client, await at.house.claimCodeOf(rotationId))).body
+  expect(at.house.verdicts(token)).toEqual([true])
 })
 
 test('G5: the log, at its finest, holds no token, no claim and no operator token', async () => {

@@ -180,7 +180,9 @@ describe('a live key', () => {
     )
     const { createHash } = await import('node:crypto')
     const tokenSha256 = createHash('sha256').update(token).digest('base64')
-    expect(await redeemSuccessor(house.db, { tokenSha256, at: new Date(), from: 'test', sealer: house.sealer })).toEqual({
+    expect(
+      await redeemSuccessor(house.db, { shown: { tokenSha256 }, at: new Date(), from: 'test', sealer: house.sealer }),
+    ).toEqual({
       outcome: 'refused',
       credentialId,
     })

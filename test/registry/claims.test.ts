@@ -41,7 +41,7 @@ afterAll(() => db.close())
 const redeem = (claimId: string, ms = 0, from = '192.0.2.1') =>
   redeemClaim(db, { code: claimCode(sealer, claimId), at: at(ms), from, sealer })
 const successorOf = (token: string, ms = 0) =>
-  redeemSuccessor(db, { tokenSha256: tokenSha256(token), at: at(ms), from: '192.0.2.1', sealer })
+  redeemSuccessor(db, { shown: { tokenSha256: tokenSha256(token) }, at: at(ms), from: '192.0.2.1', sealer })
 const outcome = async (redeemed: Promise<{ outcome: string }>): Promise<string> => (await redeemed).outcome
 
 async function secretOf(claimId: string): Promise<unknown[]> {
@@ -57,7 +57,14 @@ describe('G10: a claim hands the secret out at most once', () => {
     expect(first).toMatchObject({ keyId, credentialId })
     expect(parseToken(first.token)).toEqual({ ok: true, parts: { brand: 'kt', environment: 'prod', keyId } })
     expect(sha256Of(await keyOf(db, keyId))).toBe(tokenSha256(first.token))
-    expect(await redeem(claimId, 0, '203.0.113.9')).toEqual({ outcome: 'used', credentialId })
+    expect(await redeem(claimId, 0, '203.0.113.9')).toEqual({
+      outcome: 'used',
+      credentialId,
+      keyId,
+      rotationRuns: false,
+      usedAt: at(0),
+      usedFrom: '192.0.2.1',
+    })
     const entries = await listAudit(db, { subject: claimId, limit: 10 })
     expect(entries.map(({ action, detail }) => [action, detail['from']])).toEqual([
       ['claim.used', '192.0.2.1'],
@@ -161,7 +168,7 @@ describe('a claim with a recipient', () => {
   test('the old key may be shown instead, by the same recipient', async () => {
     const { claimId, newClaimId, newKeyId } = await monitored(db)
     const shown = {
-      tokenSha256: tokenSha256(await tokenOf(db, claimId)),
+      shown: { tokenSha256: tokenSha256(await tokenOf(db, claimId)) },
       at: at(0),
       from: '192.0.2.1',
       sealer,
@@ -269,7 +276,7 @@ describe('the successor, for who shows the old key', () => {
     const { claimId, newKeyId, rotationId, credentialId } = await monitored(db)
     const token = await tokenOf(db, claimId)
     expect(await successorOf(token)).toMatchObject({ outcome: 'handed-out', keyId: newKeyId, sunsetAt: at(14 * DAY) })
-    expect(await successorOf(token)).toEqual({ outcome: 'used', credentialId, rotationId })
+    expect(await successorOf(token)).toMatchObject({ outcome: 'used', credentialId, rotationId, rotationRuns: true })
   })
 
   test('is refused where the policy says so, and the claim stays open', async () => {

@@ -11,6 +11,7 @@ import { type Database, openDatabase } from '../../registry/database.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
 import { recordLeaks } from '../../registry/leak-intake.ts'
+import { forgetNonces, takeNonce } from '../../registry/nonces.ts'
 import { ownKey } from '../../registry/own-key.ts'
 import { getPolicy, listPolicies, policyOfCredential } from '../../registry/policies.ts'
 import { keyIdPages, publishKey, publishUnpublished, unpublishedKeyIds } from '../../registry/publishing.ts'
@@ -210,8 +211,8 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await setCompleteThrough(db, at(1), [])
     await deactivateKey(db, { ...by, keyId, unless: 'used' })
     const token = await tokenOf(db, claimId)
-    await redeemSuccessor(db, { tokenSha256: tokenSha256(token), at: at(0), from: 'x', sealer })
-    await redeemSuccessor(db, { tokenSha256: tokenSha256('none of ours'), at: at(0), from: 'x', sealer })
+    await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256(token) }, at: at(0), from: 'x', sealer })
+    await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256('none of ours') }, at: at(0), from: 'x', sealer })
     await keyForSession(db, tokenSha256(token), at(0))
     await ownKey(db, tokenSha256(token), at(0))
     await gatewaysOpen(db)
@@ -233,6 +234,8 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await enterStage(db, { ...by, stage: 'rolled-back' })
     await destroyExpiredClaims(db, at(DAY))
     await wipeRepeatableClaims(db, at(DAY))
+    await takeNonce(db, { keyId, nonce: 'x', forgetAt: at(0) })
+    await forgetNonces(db, at(0))
 
     // Everything that reads.
     await keyOf(db, key)

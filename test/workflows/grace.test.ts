@@ -36,7 +36,7 @@ test('G1: both keys are accepted until the client has switched over; then the ol
     [true, true],
   ])
   // An exposed key does not open the way to the next one.
-  const shown = { tokenSha256: tokenSha256(token), at: new Date(), from: 'test', sealer: house.sealer }
+  const shown = { shown: { tokenSha256: tokenSha256(token) }, at: new Date(), from: 'test', sealer: house.sealer }
   expect(await redeemSuccessor(house.db, shown)).toMatchObject({ outcome: expect.stringMatching(/^(refused|no-successor)$/) })
   await house.use(newToken)
   await completed(rotationId)
