@@ -38,7 +38,8 @@ const Created = Type.Object({
         'a one-time code for the secret, or to enrol a public key: give it to the client alone. Absent where that is enrolled already',
     }),
   ),
-  claimUrl: Type.Optional(Type.String()),
+  claimUrl: Type.Optional(Type.String({ description: 'for programs: a POST to it uses the claim' })),
+  claimPage: Type.Optional(Type.String({ description: 'for people: a page with a button' })),
   claimExpiresAt: Type.Optional(Type.String({ format: 'date-time' })),
   propagated: Type.Boolean({ description: 'every live gateway accepts the key already' }),
 })
@@ -91,7 +92,12 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           kind,
           ...(claim === undefined
             ? {}
-            : { claim, claimUrl: `${publicUrl}/v1/claims/${claim}`, claimExpiresAt: claimExpiresAt.toISOString() }),
+            : {
+                claim,
+                claimUrl: `${publicUrl}/v1/claims/${claim}`,
+                claimPage: `${publicUrl}/claim#${claim}`,
+                claimExpiresAt: claimExpiresAt.toISOString(),
+              }),
           propagated: everywhere,
         })
     },

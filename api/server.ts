@@ -4,6 +4,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type FastifyBaseLogger, fastify, LogController } from 'fastify'
 import Type from 'typebox'
 import { auditRoutes } from './audit.ts'
+import { claimPageRoutes } from './claim-page.ts'
 import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
 import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './connections.ts'
@@ -71,6 +72,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   api.register((open, _options, done) => {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
+    claimPageRoutes(open)
     doneRoutes(open, deps)
     feedRoutes(open, deps)
     fallbackRoutes(open, deps)

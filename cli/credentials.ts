@@ -39,6 +39,7 @@ interface Created {
   readonly kind: KeyKind
   /** Absent where the public key is enrolled already. */
   readonly claimUrl?: string
+  readonly claimPage?: string
   readonly claimExpiresAt?: string
   readonly propagated: boolean
 }
@@ -56,10 +57,15 @@ const CLAIMING: { readonly [kind in KeyKind]: string } = {
   ed25519: `a POST of {"publicKey": "…"} to it enrols the public half of a pair that it makes itself, once,`,
 }
 
-function createdText({ credentialId, keyId, kind, claimUrl, claimExpiresAt }: Created): string {
+function createdText({ credentialId, keyId, kind, claimUrl, claimPage, claimExpiresAt }: Created): string {
   const first = `${credentialId}  key ${keyId}`
   if (claimUrl === undefined) return `${first}\nThe client signs with the pair that it has: its public key is enrolled.`
-  return [first, `Give the client this address; ${CLAIMING[kind]} until ${claimExpiresAt}:`, claimUrl].join('\n')
+  return [
+    first,
+    `Give the client this address; ${CLAIMING[kind]} until ${claimExpiresAt}:`,
+    claimUrl,
+    `In a browser: ${claimPage}`,
+  ].join('\n')
 }
 
 /** Sent as it is: the API knows the forms. A private key must not leave this machine. */

@@ -25,6 +25,8 @@ const ROUTES = [
   'GET /v1/rollovers/{id}',
   ...['pause', 'resume', 'cancel'].map((o) => `POST /v1/rollovers/{id}/${o}`),
   'POST /v1/rotations/{id}/done',
+  'GET /claim',
+  'GET /claim/{id}',
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
   'POST /v1/imports',
@@ -60,6 +62,8 @@ const ROUTES = [
 ]
 const OPEN = [
   'POST /v1/rotations/{id}/done',
+  'GET /claim',
+  'GET /claim/{id}',
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
   'POST /v1/sessions',
