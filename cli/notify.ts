@@ -61,12 +61,15 @@ async function preview(options: PreviewOptions, self: Command): Promise<void> {
 }
 
 async function textsOf({ messages }: PreviewOptions) {
-  const { loadTexts, MessagesError } = await import('../activities/messages/own-texts.ts')
+  const [{ loadTexts }, { ConfigError }] = await Promise.all([
+    import('../activities/messages/own-texts.ts'),
+    import('../infra/config.ts'),
+  ])
   const file = messages ?? process.env['KEYTURN_MESSAGES_FILE']
   try {
     return loadTexts(file === '' ? undefined : file)
   } catch (error) {
-    throw error instanceof MessagesError ? new Failure(error.message, 'docs/notifications.md has the fields.') : error
+    throw error instanceof ConfigError ? new Failure(error.message, 'docs/notifications.md has the fields.') : error
   }
 }
 

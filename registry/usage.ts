@@ -286,14 +286,15 @@ interface ToTell {
   readonly fact: EvidenceFact
 }
 
-/** The facts that have come true for open rotations and that they have not been told in this stage. Indexes rotations_open, keys_pkey. */
+/** The facts that have come true for open rotations and that they have not been told in this stage. Indexes rotations_open, rotations_pkey, keys_pkey. */
 export const rotationsToTell = (db: Database): Promise<ToTell[]> =>
   db.query(
     `select e.rotation_id as "rotationId", e.credential_id as "credentialId", e.stage, f.fact
      from rotation_evidence e
+     join rotations r on r.rotation_id = e.rotation_id
      left join keys o on o.key_id = e.old_key_id
      cross join lateral (values
-       ('new-key-used', e.stage in ('notifying', 'monitoring', 'held') and e.new_first_used_at is not null),
+       ('new-key-used', (e.stage in ('notifying', 'monitoring') or r.held_for = 'untold') and e.new_first_used_at is not null),
        ('old-key-quiet', e.stage = 'monitoring' and e.sufficient),
        ('new-key-refused', e.stage in ('notifying', 'monitoring', 'held', 'deactivating') and e.new_refusals > (e.policy ->> 'newKeyRefusals')::bigint),
        ('old-key-refused', e.stage in ('deactivating', 'held') and o.state = 'deactivated' and e.old_refusals > (e.policy ->> 'oldKeyRefusals')::bigint)

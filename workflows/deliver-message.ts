@@ -78,7 +78,7 @@ async function tryFor(delivery: Delivery, { contactId, to, why: first, refused }
       return 'no longer to be told'
     } catch (error) {
       if (!(error instanceof ActivityFailure)) throw error
-      // What ends the day is a time-out; the last attempt says why.
+      // The last attempt says why, also where a time-out has ended them.
       why = lastCause(error)
     }
   }

@@ -52,11 +52,14 @@ export const notifications = proxyActivities<Pick<Activities, 'notifyClient' | '
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },
 })
 
-/** Further attempts at one contact, for a day: seldom in the end, and when the other side asks for it. */
+/**
+ * Further attempts at one contact, for a day: twelve within little more than an hour, then one an hour; or when the other side asks for it.
+ * They are counted, so that time in which no worker was there is not the contact's.
+ */
 export const deliveries = proxyActivities<Pick<Activities, 'deliver'>>({
   startToCloseTimeout: '30s',
-  scheduleToCloseTimeout: '1 day',
-  retry: { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '1 hour' },
+  scheduleToCloseTimeout: '3 days',
+  retry: { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '1 hour', maximumAttempts: 35 },
 })
 
 /** What is noted of a message that was given up. */

@@ -32,7 +32,7 @@ export interface CourierOptions {
   readonly lookup?: OutboundOptions['lookup']
 }
 
-/** @throws MessagesError */
+/** @throws ConfigError when the texts can not be used */
 export function createCourier({ sealer, publicUrl, delivery, lookup }: CourierOptions): Courier {
   const texts = loadTexts(delivery.messagesFile)
   const outbound = createOutbound({ allow: delivery.webhookAllow, ...(lookup === undefined ? {} : { lookup }) })

@@ -2,22 +2,15 @@
 import { readFileSync } from 'node:fs'
 import { LANGUAGES, type Language } from '@keyturn/contract'
 import { parse } from 'yaml'
+import { ConfigError } from '../../infra/config.ts'
 import { flawsOfTemplate } from './template.ts'
 import { FIELDS_OF, TEXT_NAMES, TEXTS, type Text, type TextName, type Texts } from './texts.ts'
 
 export type TextsOf = Readonly<Record<Language, Texts>>
 
-/** Says everything that is wrong at once. */
-export class MessagesError extends Error {
-  override readonly name = 'MessagesError'
-  constructor(file: string, flaws: readonly string[]) {
-    super(`The messages in ${file} are not usable:\n${flaws.map((flaw) => `  ${flaw}`).join('\n')}`)
-  }
-}
-
 /**
  * Our texts, with those of a file in their place: `language: message: {subject, lead, steps}`, each as far as it is given.
- * @throws MessagesError
+ * @throws ConfigError, with everything that is wrong at once
  */
 export function loadTexts(file: string | undefined): TextsOf {
   if (file === undefined) return TEXTS
@@ -25,10 +18,10 @@ export function loadTexts(file: string | undefined): TextsOf {
   try {
     own = parse(readFileSync(file, 'utf8'))
   } catch (error) {
-    throw new MessagesError(file, [error instanceof Error ? error.message : 'can not be read'])
+    throw new ConfigError([`${file}: ${error instanceof Error ? error.message : 'can not be read'}`])
   }
   const { texts, flaws } = withOwnTexts(own)
-  if (flaws.length > 0) throw new MessagesError(file, flaws)
+  if (flaws.length > 0) throw new ConfigError(flaws.map((flaw) => `${file}: ${flaw}`))
   return texts
 }
 

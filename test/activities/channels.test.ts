@@ -5,14 +5,12 @@ import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { listAudit } from '../../registry/audit.ts'
-import { changeClient } from '../../registry/clients.ts'
 import { troublesOf } from '../../registry/contact-troubles.ts'
 import type { Contact } from '../../registry/contacts.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { eventually, type House, type StartedRotation } from '../support/house.ts'
 import { decoded, type MailServerOptions, mailServer } from '../support/mail-server.ts'
 import { openHouse } from '../support/open-house.ts'
-import { alertsOf } from '../support/topics.ts'
 
 const PATIENCE_MS = 90_000
 const HOUR = 3_600_000
@@ -148,32 +146,6 @@ describe('a channel that fails', () => {
     await end(rotation)
   })
 
-  test('for a day: it is no longer used, an alert says so, and giving the contacts anew has it tried again', async () => {
-    const box = mailbox()
-    const dead = await hook(() => 500)
-    const contacts = [webhook(dead), email(box)]
-    const rotation = await rotate(contacts)
-    const { clientId = expect.fail() } = (await getCredential(house.db, rotation.credentialId)) ?? {}
-    const isDisabled = async () =>
-      [...(await troublesOf(house.db, clientId)).values()].some(({ disabledAt }) => disabledAt !== undefined)
-    await passing(isDisabled, 'the webhook is no longer used', 2 * HOUR)
-    const attempts = dead.bodies.length
-    expect(attempts).toBeGreaterThan(20)
-    const alerts = await alertsOf(house.config.topics, rotation.credentialId)
-    expect(alerts.filter(({ kind }) => kind === 'delivery-failed').map(({ detail }) => detail)).toEqual([
-      expect.stringMatching(
-        /^webhook 127\.0\.0\.1:\d+ of client cli_\w+ is no longer used: .* answered 500\. Give its contacts anew/,
-      ),
-    ])
-    await end(rotation)
-    expect([dead.bodies.length, mailsTo(box).length]).toEqual([attempts, 2])
-
-    await changeClient(house.db, clientId, { contacts, at: new Date(), actor: 'test' })
-    const again = await house.rotate(rotation.credentialId, FORTNIGHT)
-    await eventually(() => dead.bodies.length > attempts, 'the webhook is tried again', PATIENCE_MS)
-    await end(again)
-  })
-
   test('with three messages that it refuses: it is no longer used', async () => {
     const box = mailbox()
     refusals = (_, address) => (address === box ? 550 : undefined)
@@ -206,21 +178,6 @@ describe('at night', () => {
     return { from: time(-60_000), to: time(8 * HOUR) }
   }
 
-  test('a reminder waits for the morning', async () => {
-    const client = await hook()
-    const rotation = await rotate([webhook(client)], {}, { overlapMs: 4 * HOUR * 2, reminders: [0.5] })
-    await house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
-    const { clientId = expect.fail() } = (await getCredential(house.db, rotation.credentialId)) ?? {}
-    await house.pass(1)
-    const time = (ms: number) => new Date(house.now() + ms).toISOString().slice(11, 16)
-    await changeClient(house.db, clientId, { quietHours: { from: time(0), to: time(7 * HOUR) }, at: new Date(), actor: 'test' })
-    const reminders = () => client.bodies.filter(({ type }) => type === 'keyturn.rotation.reminder').length
-    await house.pass(6 * HOUR)
-    expect(reminders()).toBe(0)
-    await passing(() => reminders() === 1, 'the reminder', 30 * 60_000)
-    await end(rotation)
-  })
-
   test('an emergency does not wait, and goes to every contact', async () => {
     const box = mailbox()
     const client = await hook()
@@ -232,17 +189,4 @@ describe('at night', () => {
     expect(client.bodies.map(({ type }) => type)).toEqual(['keyturn.rotation.emergency'])
     expect(mailsTo(box)[0]).toContain('Urgent: the key for')
   })
-})
-
-test('shortly before the deadline a client that still uses its old key hears of it once more', async () => {
-  const box = mailbox()
-  const rotation = await rotate([email(box)], {}, { reminders: [] })
-  await house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
-  await house.use(rotation.token)
-  await house.pass(13 * DAY)
-  expect(mailsTo(box)).toHaveLength(1)
-  await passing(() => mailsTo(box).length === 2, 'the last reminder', 4 * HOUR)
-  expect(mailsTo(box)[1]).toMatch(/Only \d+ hours left/)
-  expect(mailsTo(box)[1]).toContain('192.0.2.1')
-  await end(rotation)
 })

@@ -105,7 +105,7 @@ describe("an operator's own texts", () => {
   test('are read at the start, and everything that is wrong is said at once', () => {
     const file = join(mkdtempSync(join(tmpdir(), 'keyturn-messages-')), 'messages.yaml')
     writeFileSync(file, 'en:\n  introduced:\n    lead: "{name} and {whatever}"\nxx: {}\n')
-    expect(() => loadTexts(file)).toThrow(/messages\.yaml are not usable:\n.*\{name\}.*\n.*\{whatever\}.*\n.*xx:/)
+    expect(() => loadTexts(file)).toThrow(/messages\.yaml: en.introduced.*\{name\}.*\n.*\{whatever\}.*\n.*xx:/)
     expect(() => loadTexts(`${file}.gone`)).toThrow(/ENOENT/)
   })
 })
