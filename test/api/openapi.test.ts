@@ -9,6 +9,8 @@ import type { OpenApiDocument, OpenApiOperation } from '../support/openapi.ts'
 const ROUTES = [
   'POST /v1/clients',
   'GET /v1/clients/{id}',
+  'PATCH /v1/clients/{id}',
+  'PUT /v1/clients/{id}',
   'POST /v1/clients/{id}/credentials',
   'GET /v1/credentials/{id}',
   'PATCH /v1/credentials/{id}',
@@ -29,6 +31,8 @@ const ROUTES = [
   'GET /claim/{id}',
   'POST /v1/claims/{claim}',
   'POST /v1/successor',
+  'GET /v1/keys/self',
+  'GET /v1/feed',
   'POST /v1/imports',
   'POST /v1/reseal',
   'POST /v1/sessions',
@@ -75,7 +79,7 @@ const OPEN = [
   'GET /metrics',
   'GET /openapi.json',
 ]
-const OF_OTHERS = ['GET /v1/fallback/keys']
+const OF_OTHERS = ['GET /v1/fallback/keys', 'GET /v1/feed', 'GET /v1/keys/self']
 
 let house: House
 let api: ServedApi

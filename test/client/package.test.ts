@@ -1,4 +1,4 @@
-/** The package as it is published: small, without Node where it says so, and at work in a real browser. */
+/** The packages as they are published: small, without Node where it says so, and at work in a real browser. */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -20,11 +20,11 @@ let folder: string
 beforeAll(() => {
   place = mkdtempSync(join(tmpdir(), 'keyturn-package-'))
   folder = join(place, 'node_modules/@keyturn/client')
-  execFileSync(process.execPath, ['--import', 'tsx', join(ROOT, 'client/scripts/build.ts'), folder], {
+  execFileSync(process.execPath, ['--import', 'tsx', join(ROOT, 'client/scripts/build.ts'), join(place, 'node_modules')], {
     cwd: ROOT,
     stdio: 'inherit',
   })
-  for (const name of ['jose', 'structured-headers', '@types'])
+  for (const name of ['jose', 'structured-headers', 'aws4fetch', '@types'])
     symlinkSync(join(ROOT, 'node_modules', name), join(place, 'node_modules', name))
 })
 afterAll(() => rmSync(place, { recursive: true, force: true }))
@@ -49,6 +49,17 @@ test('is under 50 KB unpacked, and depends on a handful of packages', () => {
   expect(Object.keys(dependencies).length).toBeLessThanOrEqual(4)
 })
 
+test('a store of a server throws the errors of the client', () => {
+  const script = write(
+    'store.mjs',
+    `import { StoreError } from '@keyturn/client'
+     import { vaultStore } from '@keyturn/stores/vault'
+     const store = vaultStore({ address: 'http://127.0.0.1:1', path: 'key', token: () => 'some-token' })
+     console.log(await store.read().catch((error) => error instanceof StoreError && error.code))`,
+  )
+  expect(execFileSync(process.execPath, [script], { encoding: 'utf8' })).toBe('unreachable\n')
+})
+
 test('runs in plain Node, and its types are whole', () => {
   const script = write(
     'use.mjs',
@@ -62,10 +73,16 @@ test('runs in plain Node, and its types are whole', () => {
     'use.mts',
     `import { type Client, createClient, memoryStore } from '@keyturn/client'
      import { envFileStore } from '@keyturn/client/node'
+     import { awsStore } from '@keyturn/stores/aws'
+     import { kubernetesStore } from '@keyturn/stores/kubernetes'
+     import { vaultStore } from '@keyturn/stores/vault'
      const client: Client = createClient({ store: envFileStore({ path: '.env', variable: 'A' }), api: 'http://127.0.0.1:9' })
      // @ts-expect-error there is no such option
      createClient({ store: memoryStore(), api: '', retries: 3 })
-     await client.fetch('http://127.0.0.1:9')`,
+     await client.fetch('http://127.0.0.1:9')
+     createClient({ store: awsStore({ secretId: 'key', region: 'eu-central-1' }), api: 'http://127.0.0.1:9' })
+     createClient({ store: vaultStore({ path: 'key' }), api: 'http://127.0.0.1:9' })
+     createClient({ store: kubernetesStore({ name: 'key' }), api: 'http://127.0.0.1:9' })`,
   )
   const options = { strict: true, noEmit: true, module: 'nodenext', target: 'es2023', types: ['node'], skipLibCheck: false }
   write('tsconfig.json', JSON.stringify({ compilerOptions: options, files: ['use.mts'] }))
