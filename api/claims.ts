@@ -7,6 +7,7 @@ import type { KeyId } from '@keyturn/contract'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { type Redeemed, redeemClaim, redeemSuccessor, type UsedClaim } from '../registry/claims.ts'
+import { createGuesses } from './guesses.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
@@ -20,6 +21,7 @@ const CLAIM = /^[0-9A-Za-z]{43}$/
 
 export function claimRoutes(api: Api, deps: ApiDeps): void {
   const { db, sealer, clock } = deps
+  const guesses = createGuesses()
   const noBodyNeeded = async (request: FastifyRequest): Promise<void> => {
     request.body ??= {}
   }
@@ -41,6 +43,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request, reply) => {
       const { claim } = request.params
+      await guesses.refuseMany(request.ip)
       if (!CLAIM.test(claim)) throw new ApiError('unknown-claim', 'Copy the claim as a whole: it has 43 letters and digits.')
       const sent = request.body.publicKey
       const publicKey = sent === undefined ? undefined : readPublicKey(sent)
@@ -65,6 +68,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'no-recipient':
           throw unfitting(redeemed.outcome)
         case 'unknown':
+          await guesses.count(request.ip)
           throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
         case 'used':
           return usedBefore(deps, request, redeemed)
@@ -89,6 +93,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
       },
     },
     async (request, reply) => {
+      await guesses.refuseMany(request.ip)
       const sent = request.body.publicKey
       const redeemed = await redeemSuccessor(db, {
         shown: await shownKey(request, deps, 'the old key'),
@@ -114,6 +119,7 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
             { path: '/recipient', message: 'is missing' },
           ])
         case 'unknown':
+          await guesses.count(request.ip)
           throw new ApiError('invalid-key', 'Send the key that is being replaced, as a whole.')
         case 'used':
           return usedBefore(deps, request, redeemed)

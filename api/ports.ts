@@ -83,6 +83,8 @@ export interface ApiDeps {
     }
     /** Without a slash at the end. A function where the port is known only after listening. */
     readonly publicUrl: string | (() => string)
+    /** So many proxies before the API are believed on who calls. */
+    readonly trustedProxies: number
     readonly taskQueue: string
     /** Where webhooks may lead besides public addresses. */
     readonly webhookAllow: readonly AddressBlock[]

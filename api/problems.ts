@@ -31,6 +31,7 @@ export class ValidationError extends Error {
 export function sendProblem(reply: FastifyReply, document: ProblemDocument): FastifyReply {
   if (document.status === 401) reply.header('www-authenticate', 'Bearer realm="keyturn"')
   if (document.status === 503) reply.header('retry-after', '5')
+  if (document.status === 429) reply.header('retry-after', '60')
   return reply
     .code(document.status)
     .header('cache-control', 'no-store')

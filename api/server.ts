@@ -48,6 +48,8 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     loggerInstance: deps.log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT,
+    // The nearest is the first.
+    trustProxy: (_address, hop) => hop < deps.config.trustedProxies,
     requestTimeout: 60_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,

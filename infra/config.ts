@@ -102,6 +102,12 @@ export const VARIABLES = Type.Object({
   KEYTURN_PUBLIC_URL: Type.Optional(
     Type.String({ pattern: '^https?://[^\\s?#]+$', description: 'how clients reach the API; claim URLs begin with it' }),
   ),
+  KEYTURN_TRUST_PROXY: Type.Optional(
+    Type.String({
+      pattern: '^(true|false|\\d{1,2})$',
+      description: 'how many proxies before the API are believed on X-Forwarded-For; true means 1, none unless set',
+    }),
+  ),
   KEYTURN_SMTP_URL: Type.Optional(
     Type.String({
       description: 'the mail server: smtp://user:password@host:587 or smtps://…; without it nobody is told by e-mail',
@@ -177,8 +183,12 @@ interface Sections {
   leaks: { readonly leaks: LeakConfig }
   /** Optional: nothing when neither of its variables is set. */
   fallback: { readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } }
-  /** `publicUrl` has no slash at its end. */
-  listen: { readonly listen: { readonly host: string; readonly port: number }; readonly publicUrl: string }
+  /** `publicUrl` has no slash at its end; so many proxies before us say who calls. */
+  listen: {
+    readonly listen: { readonly host: string; readonly port: number }
+    readonly publicUrl: string
+    readonly trustedProxies: number
+  }
   delivery: { readonly delivery: DeliveryConfig }
 }
 export type ConfigSection = keyof Sections
@@ -368,7 +378,9 @@ function readListen(set: Partial<Record<Variable, string>>, flaws: string[]): Se
     /\/+$/,
     '',
   )
-  return { listen: { host, port }, publicUrl }
+  const hops = set.KEYTURN_TRUST_PROXY ?? 'false'
+  const trustedProxies = hops === 'true' ? 1 : hops === 'false' ? 0 : Number(hops)
+  return { listen: { host, port }, publicUrl, trustedProxies }
 }
 
 function readDelivery(set: Partial<Record<Variable, string>>, url: string | undefined, flaws: string[]): DeliveryConfig {

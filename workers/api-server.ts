@@ -80,6 +80,7 @@ export async function startApiServer(config: Config, log: Log, clock: () => Date
         ...given('githubKeys', leaks.githubKeys === undefined ? undefined : createGithubKeys(leaks.githubKeys, { log })),
       },
       publicUrl,
+      trustedProxies: config.trustedProxies,
       taskQueue,
       webhookAllow: config.delivery.webhookAllow,
       sessionKeyPeriodMs: config.sessionKeyPeriodMs,

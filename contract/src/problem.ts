@@ -39,6 +39,7 @@ export const PROBLEMS = {
   'illegal-transition': { status: 409, title: 'The key can not change to that state' },
   'too-large': { status: 413, title: 'The request is too large' },
   'unsupported-media-type': { status: 415, title: 'This media type is not taken here' },
+  'too-many-guesses': { status: 429, title: 'Too many claims or keys that are none' },
   'not-everywhere-yet': { status: 503, title: 'Not every gateway has the key yet' },
   'registry-restored': { status: 503, title: 'The registry is older than the keys topic' },
   'dependency-unavailable': { status: 503, title: 'A server that Keyturn needs is not there' },

@@ -407,6 +407,7 @@ function houseConfig(
     leaks: { atOnce: ['trade:*', 'withdraw:*'], overlapMs: 3_600_000, ...leaks },
     listen: { host: '127.0.0.1', port: 0 },
     publicUrl: 'http://127.0.0.1:9',
+    trustedProxies: 0,
     delivery: { webhookAllow: [{ family: 'ipv4', address: '127.0.0.0', prefix: 8 }], ...delivery },
     logLevel: 'silent',
     startupWaitMs: 10_000,
