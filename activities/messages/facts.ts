@@ -1,5 +1,5 @@
 /** What is known of the thing that a client is told of: all channels say the same. */
-import type { Evidence, KeyId, LeakId, NotificationKind, RotationId } from '@keyturn/contract'
+import type { Evidence, KeyId, LeakId, NotificationKind, RotationId, Switchover } from '@keyturn/contract'
 import { claimCodeOf, claimOfKey } from '../../registry/claims.ts'
 import { type Client, getClient } from '../../registry/clients.ts'
 import { type Credential, getCredential } from '../../registry/credentials.ts'
@@ -9,6 +9,7 @@ import { getKey, type KeyRow } from '../../registry/keys.ts'
 import { factsOfLeak, type LeakFacts, leaksOfRotation } from '../../registry/leaks.ts'
 import { getRotation, type Rotation } from '../../registry/rotations.ts'
 import type { Sealer } from '../../registry/sealing.ts'
+import { switchoverOf } from '../../registry/switchover.ts'
 import { readEvidence } from '../../registry/usage.ts'
 
 /** What a message is about. */
@@ -34,6 +35,7 @@ export interface Facts {
   /** Of a claim that is open; for messages that are to hold it. */
   readonly claimCode?: string
   readonly evidence?: Evidence
+  readonly switchover?: Switchover
   readonly leaks: readonly LeakFacts[]
 }
 
@@ -95,11 +97,12 @@ async function factsOfRotation(
   // Between the timer and now the client may have switched over: then it is not nagged.
   if (message === 'reminder' && evidence.newKeyFirstUsedAt !== undefined) return undefined
   if (message === 'deadline-near' && evidence.sufficient) return undefined
-  const [owner, oldKey, newKey, leaks] = await Promise.all([
+  const [owner, oldKey, newKey, leaks, switchover] = await Promise.all([
     ownerOf(sources, rotation),
     rotation.oldKeyId === undefined ? undefined : getKey(db, rotation.oldKeyId),
     rotation.newKeyId === undefined ? undefined : getKey(db, rotation.newKeyId),
     leaksOfRotation(db, rotationId),
+    switchoverOf(db, rotationId),
   ])
   const claim = newKey === undefined ? undefined : await claimOfKey(db, newKey.keyId)
   return {
@@ -111,6 +114,7 @@ async function factsOfRotation(
     leaks,
     ...(oldKey === undefined ? {} : { oldKey }),
     ...(newKey === undefined ? {} : { newKey }),
+    ...(switchover === undefined ? {} : { switchover }),
     ...(claim?.state === 'open' ? { claimCode: sealer === undefined ? CLAIM_NOT_SHOWN : claimCodeOf(sealer, claim) } : {}),
   }
 }

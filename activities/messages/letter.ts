@@ -49,6 +49,7 @@ export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Let
       ...(oldKey === undefined ? [] : [[labels.oldKey, oldKey.keyId] as const]),
       ...(newKey === undefined ? [] : [[labels.newKey, newKey.keyId] as const]),
       ...(deadline === undefined || HAS_NO_DEADLINE.has(name) ? [] : [[labels.deadline, deadline] as const]),
+      ...switchedOver(facts, labels, name),
     ],
     whatToDo: labels.whatToDo,
     steps: text.steps.map((step) => fillIn(step, fields)),
@@ -98,6 +99,17 @@ function fieldsOf({ client, credential, oldKey, newKey, rotation, at }: Facts): 
           percent: `${Math.round(passed * 100)}`,
         }),
   }
+}
+
+/** How many programs have switched over, and when at this rate all will have: to be told while there is something to do. */
+function switchedOver({ switchover, client }: Facts, labels: Texts['labels'], name: TextName): Letter['facts'] {
+  if (switchover === undefined || switchover.total === 0 || !NAMES_STRAGGLERS.has(name)) return []
+  const { moved, total, doneAt } = switchover
+  const rate =
+    moved === 0 || moved === total || doneAt === undefined
+      ? undefined
+      : timeText(new Date(doneAt), client.language, client.timeZone)
+  return [[labels.switchedOver, `${moved} / ${total}${rate === undefined ? '' : `; ${labels.atThisRate} ${rate}`}`]]
 }
 
 /** `Thursday 26 November 2026 at 14:30 CET`: no date that could be read in two ways, and no time without its zone. */

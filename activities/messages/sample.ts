@@ -78,6 +78,12 @@ export function sampleFacts(
           oldKey,
           newKey: { ...key, keyId: 'SampleNewKey0000' as KeyId, version: 2, state: 'active', standing: 'successor' },
           ...(lives || message === 'emergency' ? { claimCode: CLAIM_NOT_SHOWN } : {}),
+          switchover: {
+            programs: [],
+            moved: message === 'deadline-near' ? 3 : 0,
+            total: 5,
+            ...(message === 'deadline-near' ? { doneAt: new Date(at.getTime() + 2 * DAY).toISOString() } : {}),
+          },
           evidence: {
             newKeyRefusals: 0,
             oldKeyRefusals: 0,

@@ -59,6 +59,8 @@ interface Labels {
   readonly stillUsed: string
   readonly notUsedAnyMore: string
   readonly lastUsed: string
+  readonly switchedOver: string
+  readonly atThisRate: string
   readonly found: string
   readonly fetch: string
   readonly fetchHint: string
@@ -154,6 +156,8 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       stillUsed: 'Who used the old key last',
       notUsedAnyMore: 'No use of the old key is known.',
       lastUsed: 'last at',
+      switchedOver: 'Programs that use the new key',
+      atThisRate: 'at this rate all by',
       found: 'Where it was found',
       fetch: 'Fetch the new key',
       fetchHint: 'This link holds no secret: the page asks you to sign in or to show the old key.',
@@ -252,6 +256,8 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       stillUsed: 'Wer den alten Schlüssel zuletzt verwendet hat',
       notUsedAnyMore: 'Vom alten Schlüssel ist keine Verwendung bekannt.',
       lastUsed: 'zuletzt am',
+      switchedOver: 'Programme, die den neuen Schlüssel verwenden',
+      atThisRate: 'wenn es so weitergeht, alle bis',
       found: 'Wo er gefunden wurde',
       fetch: 'Neuen Schlüssel abholen',
       fetchHint: 'Dieser Link enthält kein Geheimnis: Die Seite verlangt eine Anmeldung oder den alten Schlüssel.',

@@ -45,6 +45,16 @@ test('a time is said with its day, year and zone, in the client’s own', () => 
   expect(timeText(new Date('2026-07-01T12:00:00Z'), 'de', 'Europe/Berlin')).toBe('Mittwoch, 1. Juli 2026 um 14:00 MESZ')
 })
 
+test('a client that is on its way hears how far it is, and when it will be done', () => {
+  const of = (message: 'deadline-near' | 'reminder' | 'rolled-back') =>
+    letterOf(sampleFacts(message, { at: AT }), { texts: TEXTS, publicUrl }).facts.find(([label]) =>
+      label.startsWith('Programs'),
+    )?.[1]
+  expect(of('deadline-near')).toMatch(/^3 \/ 5; at this rate all by Saturday,? 28 November 2026 at 13:30 UTC$/)
+  expect(of('reminder')).toBe('0 / 5')
+  expect(of('rolled-back')).toBeUndefined()
+})
+
 test('it can be read on dark and on light ground', () => {
   const { html } = emailOf(letterOf(sampleFacts('introduced', { at: AT }), { texts: TEXTS, publicUrl }))
   expect(html).toContain('<meta name="color-scheme" content="light dark">')
