@@ -35,7 +35,7 @@ export const SCAN = {
 export const COMMAND = {
   name: 'command',
   entries: ['cli/keyturn.ts'],
-  sources: ['cli', 'gateway/src', ...CONTROL_PLANE],
+  sources: ['cli', 'client/src', 'gateway/src', ...CONTROL_PLANE],
   plugins: [{ name: 'packages-outside', setup: keepPackagesOutside }],
   external: [],
 }
