@@ -110,9 +110,9 @@ test('SIGTERM ends it when its command has ended, a second one at once', async (
   const first = start()
   await eventually(() => existsSync(at('pid')), 'the command', 180_000)
   expect(readFileSync(at('.env'), 'utf8')).toContain(`SHOP_KEY=${token}`)
-  process.kill(first.pid, 'SIGTERM')
-  process.kill(first.pid, 'SIGTERM')
-  expect((await first.finished).code).toBe(1)
+  // Two that come while it does not run are one to it.
+  const again = setInterval(() => process.kill(first.pid, 'SIGTERM'), 500)
+  expect((await first.finished.finally(() => clearInterval(again))).code).toBe(1)
   expect(existsSync(at('done'))).toBe(false)
 
   const second = start()
