@@ -120,7 +120,7 @@ export class Fallback {
     const nonce = randomBase62(22)
     const since = new Date(asOf).toISOString()
     const query = { gateway: gatewayId, nonce, since, ...(this.#cursor === undefined ? {} : { after: this.#cursor }) }
-    const late = AbortSignal.timeout(Math.max(2_000, stalenessMs / 3))
+    const late = AbortSignal.timeout(Math.max(2_000, Math.ceil(stalenessMs / 3)))
     const response = await fetch(`${url}${FALLBACK_PATH}?${new URLSearchParams(query)}`, {
       headers: { authorization: `Bearer ${token}` },
       redirect: 'error',
