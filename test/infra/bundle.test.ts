@@ -13,7 +13,19 @@ const PATIENCE_MS = 300_000
 
 /** A copy of what they are made of, with the installed packages of this repository. */
 const copy = join(temporary, 'copy')
-const rooms = ['activities', 'api', 'cli', 'contract', 'gateway', 'infra', 'planning', 'registry', 'workers', 'workflows']
+const rooms = [
+  'activities',
+  'api',
+  'cli',
+  'client',
+  'contract',
+  'gateway',
+  'infra',
+  'planning',
+  'registry',
+  'workers',
+  'workflows',
+]
 for (const folder of rooms) cpSync(join(ROOT, folder), join(copy, folder), { recursive: true })
 for (const file of ['package.json', 'package-lock.json', 'tsconfig.json']) cpSync(join(ROOT, file), join(copy, file))
 const modules = join(copy, 'node_modules')
@@ -21,7 +33,7 @@ mkdirSync(join(modules, '@keyturn'), { recursive: true })
 for (const name of readdirSync(join(ROOT, 'node_modules'))) {
   if (name !== '@keyturn') symlinkSync(join(ROOT, 'node_modules', name), join(modules, name))
 }
-for (const name of ['contract', 'gateway']) symlinkSync(join(copy, name), join(modules, '@keyturn', name))
+for (const name of ['client', 'contract', 'gateway']) symlinkSync(join(copy, name), join(modules, '@keyturn', name))
 
 const tree = join(temporary, 'tree')
 writeFiles(tree, { a: freshToken('kt'), b: freshToken('zz') })

@@ -1,5 +1,6 @@
 /** KV version 2 of a real OpenBao. */
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -63,6 +64,7 @@ describe.skipIf(command === undefined)('a secret of Vault', () => {
       response.writeHead(answer.status, answer.headers).end(answer.body)
     }).listen(0, '127.0.0.1')
     onTestFinished(() => void double.close())
+    await once(double, 'listening')
     const address = `http://127.0.0.1:${(double.address() as AddressInfo).port}`
     for (const [status, body, code] of [
       [503, '{"errors":["Vault is sealed"]}', 'unreachable'],
