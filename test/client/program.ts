@@ -95,6 +95,8 @@ async function call(turn: number, tries = 1): Promise<void> {
 }
 
 const under = new Set<Promise<void>>()
+/** What a machine can't keep up with is not piled up: the rate gives way. */
+const MOST_UNDER_WAY = 20
 const pauseMs = 1_000 / job.perSecond
 await pause(Math.random() * pauseMs)
 for (let turn = Math.floor(Math.random() * 8); !stopping; turn++) {
@@ -105,6 +107,7 @@ for (let turn = Math.floor(Math.random() * 8); !stopping; turn++) {
     say({ says: 'requests', count })
     count = 0
   }
+  while (under.size >= MOST_UNDER_WAY) await Promise.race(under)
   await pause(Math.max(0, next - performance.now()))
 }
 await Promise.all(under)
