@@ -32,7 +32,7 @@ export function endsHere(field: string): boolean {
   const first = field.charCodeAt(0) | LOWER_CASE
   if (first !== LETTER_A && first !== LETTER_K && first !== LETTER_X) return false
   const name = field.toLowerCase()
-  return isOurs(name) || KEYS.has(name.replaceAll('_', '-'))
+  return first === LETTER_K ? isOurs(name) : KEYS.has(name.replaceAll('_', '-'))
 }
 const LOWER_CASE = 0x20
 const [LETTER_A, LETTER_K, LETTER_X] = [97, 107, 120]

@@ -1,5 +1,5 @@
 /** What the adapters for Node's own requests have in common: the decision, and what follows from it for request and response. */
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { IncomingMessage, type ServerResponse } from 'node:http'
 import type { Accepted, Refused } from '../authenticate.ts'
 import { StreamedBody } from '../body.ts'
 import { decide } from '../decide.ts'
@@ -54,8 +54,8 @@ function fieldsOf({ rawHeaders, headers }: IncomingMessage): RequestInfo['header
 
 /** Takes out of the request what ends here, and puts in who calls. */
 export function rewriteFields(request: IncomingMessage, identity: Readonly<Record<string, string>>): void {
-  const { headers, rawHeaders } = request
-  for (const name in headers) if (endsHere(name)) delete headers[name]
+  const headers = withoutOurs(request)
+  const { rawHeaders } = request
   let kept = 0
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const [name = '', value = ''] = [rawHeaders[i], rawHeaders[i + 1]]
@@ -70,7 +70,21 @@ export function rewriteFields(request: IncomingMessage, identity: Readonly<Recor
     rawHeaders.push(name, value)
   }
   // Few ask for it, and what Node has made of it may hold the key.
-  Object.defineProperty(request, 'headersDistinct', { configurable: true, enumerable: true, get: distinct })
+  Object.defineProperty(request, 'headersDistinct', DISTINCT)
+}
+
+/** What the request has for `headers` from now on. A new object costs half of what it does to take fields out of one. */
+function withoutOurs(request: IncomingMessage): IncomingMessage['headers'] {
+  const { headers } = request
+  if (!(request instanceof IncomingMessage)) {
+    // HTTP/2 has nothing but the one.
+    for (const name in headers) if (endsHere(name)) delete headers[name]
+    return headers
+  }
+  const kept: IncomingMessage['headers'] = {}
+  for (const name in headers) if (!endsHere(name)) kept[name] = headers[name]
+  request.headers = kept
+  return kept
 }
 
 function distinct(this: IncomingMessage): Record<string, string[]> {
@@ -78,6 +92,7 @@ function distinct(this: IncomingMessage): Record<string, string[]> {
   for (const [name, value] of Object.entries(fieldsOf(this))) fields[name] = [value ?? []].flat()
   return fields
 }
+const DISTINCT = { configurable: true, enumerable: true, get: distinct }
 
 /** A request that has been let in, and what becomes of its answer. */
 interface Entry {
