@@ -27,9 +27,11 @@ export interface RequestFigures {
   readonly rounds: number
   readonly perRound: number
   /** Microseconds of the server's processor time for one request, medians over the rounds. */
-  readonly us: { readonly bare: number; readonly guarded: number; readonly flooded: number }
+  readonly us: { readonly bare: number; readonly least: number; readonly guarded: number; readonly flooded: number }
   /** Median of the ratio in each round: how many of the bare requests the same processor serves with the plugin. */
   readonly ofBare: number
+  /** The same of a hook that only hashes the token and looks it up: what can be reached at most. */
+  readonly leastOfBare: number
   /** The same for good requests with as many bad ones between them, of what the same total of good ones takes. */
   readonly ofGood: number
 }
@@ -51,17 +53,19 @@ export async function measureRequests({ keys = 10_000, rounds = 15, perRound = 4
     const [started] = (await once(server, 'message')) as [ServerStarted]
     const pools = {
       bare: new Pool(started.bare, { connections: CONNECTIONS }),
+      least: new Pool(started.least, { connections: CONNECTIONS }),
       guarded: new Pool(started.guarded, { connections: CONNECTIONS }),
     }
     const good = (i: number): string => tokens[i % keys] ?? ''
     const mixed = (i: number): string => (i % 2 === 0 ? good(i) : (unknown[i % keys] ?? ''))
     const contestants = {
       bare: () => run(server, pools.bare, perRound, good, perRound),
+      least: () => run(server, pools.least, perRound, good, perRound),
       guarded: () => run(server, pools.guarded, perRound, good, perRound),
       flooded: () => run(server, pools.guarded, perRound, mixed, perRound / 2),
     }
-    const names = ['bare', 'guarded', 'flooded'] as const
-    const times: Record<(typeof names)[number], number[]> = { bare: [], guarded: [], flooded: [] }
+    const names = ['bare', 'least', 'guarded', 'flooded'] as const
+    const times: Record<(typeof names)[number], number[]> = { bare: [], least: [], guarded: [], flooded: [] }
     for (let round = -2; round < rounds; round++) {
       for (let i = 0; i < names.length; i++) {
         const name = names[(i + round + names.length) % names.length] ?? 'bare'
@@ -74,8 +78,14 @@ export async function measureRequests({ keys = 10_000, rounds = 15, perRound = 4
     return {
       rounds,
       perRound,
-      us: { bare: median(times.bare), guarded: median(times.guarded), flooded: median(times.flooded) },
+      us: {
+        bare: median(times.bare),
+        least: median(times.least),
+        guarded: median(times.guarded),
+        flooded: median(times.flooded),
+      },
       ofBare: ratio(times.bare, times.guarded),
+      leastOfBare: ratio(times.bare, times.least),
       ofGood: ratio(times.guarded, times.flooded),
     }
   } finally {
