@@ -56,6 +56,15 @@ describe('a flood of bad tokens', () => {
     expect([1, 2, 3].map(() => held('nonsense', '192.0.2.1'))).toEqual([0, 0, 1_000])
   })
 
+  test('is held back no longer than otherwise when the clock is set back', () => {
+    const { held, clock } = open()
+    for (let i = 0; i < 10; i++) held('nonsense', '192.0.2.1')
+    clock.now -= 3_600_000
+    expect(held('nonsense', '192.0.2.1')).toBe(1_000)
+    clock.now += 1_000
+    expect([1, 2, 3].map(() => held('nonsense', '192.0.2.1'))).toEqual([0, 0, 1_000])
+  })
+
   test('from one network of IPv6 counts as one, IPv4 inside IPv6 as IPv4', () => {
     expect(networkOf('2001:db8::1')).toBe(networkOf('2001:0DB8:0:0:ffff::2'))
     expect(networkOf('2001:db8:0:1::1')).not.toBe(networkOf('2001:db8::1'))

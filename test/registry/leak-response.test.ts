@@ -1,6 +1,7 @@
 /** What is left to do about a leak, at each look: when the key dies, what has to be told to gateways, when it is closed. */
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { appendAudit } from '../../registry/audit.ts'
 import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
 import { recordLeaks, toSighting } from '../../registry/leak-intake.ts'
@@ -60,6 +61,22 @@ test('G9: a key that was dead already is no cause to rotate; one that died of so
   expect(await look(leakId)).toMatchObject({ changed: [], rotationNeeded: false })
   // A second report of it does not open it again.
   expect(await report(token, 2 * HOUR)).toMatchObject({ leakId, status: 'closed', isNew: false })
+})
+
+test('a key that was switched off is made compromised, and is no cause to rotate, also where nothing has taken its place', async () => {
+  const { keyId, claimId } = await makeCredential(db)
+  const token = await tokenOf(db, claimId)
+  await db.tx(async (tx) => {
+    await appendAudit(tx, { at: at(0), actor: 'test', action: 'key.deactivated', subject: keyId, revision: 2, detail: {} })
+    await tx.query(
+      `update keys set state = 'deactivated', standing = 'retired', event = 'keyturn.key.deactivated', revision = 2 where key_id = $1`,
+      [keyId],
+    )
+  })
+  const { leakId, matched, status } = await report(token)
+  expect([matched, status]).toEqual(['dead', 'open'])
+  expect(await look(leakId)).toMatchObject({ atOnce: true, changed: [keyId], rotationNeeded: false })
+  expect((await keyOf(db, keyId)).state).toBe('compromised')
 })
 
 test('a report of a leak that is closed counts a sighting, and opens nothing', async () => {

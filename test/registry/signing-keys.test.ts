@@ -32,3 +32,13 @@ test('one that is published already signs sooner, and the one before it is gone 
   expect(await published(gone - 1)).toEqual([first, second])
   expect(await published(gone)).toEqual([second])
 })
+
+test('what was published long enough is not published to whoever finds that something is due, either', async () => {
+  await db.query('delete from signing_keys')
+  const [first = ''] = await published(0)
+  const [, second = ''] = await published(PERIOD - HOUR)
+  // Nobody has asked meanwhile: the private half of the first one is to be wiped yet, and its row not removed before five minutes more.
+  const gone = PERIOD + HOUR + 5 * MINUTE
+  expect(await published(gone)).toEqual([second])
+  expect(await db.query('select ciphertext from signing_keys where kid = $1', [first])).toEqual([{ ciphertext: null }])
+})

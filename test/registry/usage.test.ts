@@ -134,6 +134,19 @@ test('first and last acceptance are the earliest and latest ever reported, in wh
   expect(await lastUses(db, credential.credentialId)).toEqual(new Map([[credential.keyId, at(60)]]))
 })
 
+test('so they are when all of it comes at once, and so is when a source was seen last', async () => {
+  await begin()
+  const seen = (ms: number) => [{ address: '192.0.2.1', userAgent: 'x', count: 1, lastAt: at(ms).toISOString() }]
+  const times = [50, 10, 30]
+  const reports = times.map((ms) => usageOf(credential.keyId, 'accepted', { first: at(ms), last: at(ms + 10) }, seen(ms)))
+  await applyUsage(db, { partition, nextOffset: '3', reports: reports.map((report, i) => ({ offset: String(i), report })) })
+  expect(await usage(credential.keyId)).toMatchObject({ accepted: 3, first_accepted_at: at(10), last_accepted_at: at(60) })
+  const late = usageOf(credential.keyId, 'accepted', { last: at(40) }, seen(40))
+  await applyUsage(db, { partition, nextOffset: '4', reports: [{ offset: '3', report: late }] })
+  const sources = await db.query('select count, last_at as last from key_sources where key_id = $1', [credential.keyId])
+  expect(sources).toEqual([{ count: 4, last: at(50) }])
+})
+
 test('usage of a key that nobody knows is passed over, and does not hold up the rest', async () => {
   await begin()
   const unknown = '0000000000000000' as TestCredential['keyId']

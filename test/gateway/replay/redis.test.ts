@@ -115,8 +115,22 @@ test('a Redis that comes back from an old snapshot, or was emptied, accepts noth
 
   await redis.command('FLUSHALL')
   expect(await guard.check(next, later)).toBe('unavailable')
+  // A client whose clock is ahead may have had this accepted before the Redis was emptied.
+  const soon = pass(6_000)
+  expect(await guard.check(request(soon, { created: Math.floor(soon / 1_000) + 3 }), soon)).toBe('unavailable')
   const settled = pass(SETTLED_MS)
   expect(await guard.check(request(settled), settled)).toBe('fresh')
+})
+
+test('a nonce is kept for as long as any gateway may take its request for timely: 5 s ahead, the window, and 5 s between their clocks', async () => {
+  const redis = await redisOf()
+  const guard = await oneGuard(redis)
+  const now = pass(SETTLED_MS)
+  expect(await guard.check(request(now, { created: Math.floor(now / 1_000) + 5 }), now)).toBe('fresh')
+  const [name] = (await redis.command('KEYS', 'test:n:*')) as string[]
+  const left = Number(await redis.command('PTTL', name ?? ''))
+  expect(left).toBeLessThanOrEqual(70_000)
+  expect(left).toBeGreaterThan(65_000)
 })
 
 test('while Redis is away or stands still, fail-closed keys are refused and fail-open ones checked here', async () => {
