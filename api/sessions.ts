@@ -13,7 +13,6 @@ import {
   type SessionClaims,
   SessionKeySet,
   sessionAudience,
-  tokenSha256,
   uncovered,
 } from '@keyturn/contract'
 import { SignJWT } from 'jose'
@@ -26,6 +25,7 @@ import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import type { Api } from './routes.ts'
 import { Duration, Input, Problems } from './schemas.ts'
+import { shownKey } from './shown-key.ts'
 
 /** Gateways fetch the set every minute; a cache between must not make them wait longer. */
 const JWKS_MAX_AGE_S = 60
@@ -38,7 +38,13 @@ const Session = Type.Object({
   expiresAt: Type.String({ format: 'date-time' }),
 })
 
-export function sessionRoutes(api: Api, { db, sealer, clock, config: { sessionKeyPeriodMs: periodMs } }: ApiDeps): void {
+export function sessionRoutes(api: Api, deps: ApiDeps): void {
+  const {
+    db,
+    sealer,
+    clock,
+    config: { sessionKeyPeriodMs: periodMs },
+  } = deps
   const signers = new Map<string, KeyObject>()
   const signerAt = async (at: Date): Promise<{ kid: string; key: KeyObject }> => {
     const { kid, secret: d, publicKey: x } = await signingKeyAt(db, { sealer, periodMs, at })
@@ -83,7 +89,8 @@ export function sessionRoutes(api: Api, { db, sealer, clock, config: { sessionKe
       schema: {
         operationId: 'createSession',
         summary: 'Trade a key for a token that lives for minutes',
-        security: [{ key: [] }],
+        description: 'A key that signs requests is shown by signing this one (RFC 9421).',
+        security: [{ key: [] }, { signature: [] }],
         body: Input({
           scopes: Type.Optional(
             Type.Array(ScopeSchema, {
@@ -99,12 +106,13 @@ export function sessionRoutes(api: Api, { db, sealer, clock, config: { sessionKe
       },
     },
     async (request, reply) => {
-      const token = bearer(request)
-      if (token === undefined) throw new ApiError('missing-key', 'Send the key as "Authorization: Bearer <key>".')
-      if (isSessionToken(token)) throw new ApiError('invalid-key', 'A session makes no session: send the key itself.')
       const lifetimeMs = lifetimeOf(request.body.lifetime)
+      const token = bearer(request)
+      if (token !== undefined && isSessionToken(token))
+        throw new ApiError('invalid-key', 'A session makes no session: send the key itself.')
+      const shown = await shownKey(request, deps, 'the key')
       const at = clock()
-      const key = mayBeKey(token) ? await keyForSession(db, tokenSha256(token), at) : undefined
+      const key = token === undefined || mayBeKey(token) ? await keyForSession(db, shown, at) : undefined
       if (key === undefined) throw new ApiError('invalid-key', 'Send a key that is accepted, as a whole.')
       const scopes = request.body.scopes ?? key.scopes
       const lacking = uncovered(key.scopes, scopes)

@@ -1,6 +1,7 @@
 /** Which key a session is for. To trade a key is to use it. */
 import type { ClientId, Environment, KeyId } from '@keyturn/contract'
 import { type Database, first } from './database.ts'
+import { type Shown, shownIs } from './shown-keys.ts'
 
 export interface SessionKey {
   readonly keyId: KeyId
@@ -11,18 +12,19 @@ export interface SessionKey {
 }
 
 /**
- * The accepted bearer key of a token, counted as used (G2); nothing for any other. Indexes keys_by_verifier, key_usage_pkey.
- * @param tokenSha256 in base64
+ * The accepted key that a client shows, counted as used (G2); nothing for any other. A token that signs requests is none of those that may be sent.
+ * Indexes keys_by_verifier or primary key, key_usage_pkey.
  */
-export async function keyForSession(db: Database, tokenSha256: string, at: Date): Promise<SessionKey | undefined> {
+export async function keyForSession(db: Database, shown: Shown, at: Date): Promise<SessionKey | undefined> {
+  const { condition, value } = shownIs(shown, 'k')
   return db.tx(async (tx) => {
     const key = await first<SessionKey>(
       tx,
       `select k.key_id as "keyId", c.client_id as "clientId", c.environment, c.scopes, k.expires_at as "expiresAt"
        from keys k join credentials c using (credential_id)
-       where k.verifier_sha256 = $1 and k.verifier ->> 'kind' = 'bearer' and k.state = 'active'
+       where ${condition} and k.state = 'active'
          and k.not_before <= $2 and (k.expires_at is null or k.expires_at > $2) for share of k`,
-      [tokenSha256, at],
+      [value, at],
     )
     if (key === undefined) return undefined
     await tx.query(

@@ -1,6 +1,7 @@
 /** Keys that sign requests, shown to the control plane itself. */
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { KeyId, ProblemDocument } from '@keyturn/contract'
+import { decodeJwt } from 'jose'
 import { describe, expect, test } from 'vitest'
 import { type SigningPair, signMessage } from '../gateway/signatures/signing.ts'
 import { type ServedApi, serveApi } from '../support/api.ts'
@@ -16,15 +17,22 @@ async function create(more: object): Promise<CreatedBody> {
   return (await at.client.post<CreatedBody>(`/v1/clients/${await newClient(at.client)}/credentials`, input)).body
 }
 
-/** A key of a kind in the middle of a rotation. */
-async function monitored(kind: 'hmac-sha256' | 'ed25519') {
+type Kind = 'hmac-sha256' | 'ed25519'
+
+async function createSigning(kind: Kind) {
   const pair = generateKeyPairSync('ed25519')
   const created = await create({ kind, ...(kind === 'ed25519' ? { publicKey: raw(pair.publicKey) } : {}) })
   const token = kind === 'ed25519' ? '' : (await redeem(at.client, created.claim)).body.token
   const key = { kind, token, privateKey: pair.privateKey, record: { keyId: created.keyId } } as unknown as SigningPair
+  return { ...created, key }
+}
+
+/** A key of a kind in the middle of a rotation. */
+async function monitored(kind: Kind) {
+  const created = await createSigning(kind)
   const { rotationId } = (await trigger(at.client, created.credentialId)).body
   await reached(at.client, rotationId, 'monitoring')
-  return { ...created, key, rotationId }
+  return { ...created, rotationId }
 }
 
 interface Sent {
@@ -137,3 +145,21 @@ test('POST /v1/rotations/{id}/done takes a request that the new key has signed',
     code: 'new-key-required',
   })
 })
+
+test.each<Kind>(['hmac-sha256', 'ed25519'])(
+  'POST /v1/sessions trades a key of %s for the request that it has signed',
+  async (kind) => {
+    const { key, keyId } = await createSigning(kind)
+    const wanted = { scopes: ['trade:orders'], lifetime: '5m' }
+    const sent = { nonce: 'once' }
+    expect(problemOf(await send(key, '/v1/sessions', wanted, { signedBody: { lifetime: '5m' } })).code).toBe('digest-mismatch')
+    const { status, body } = await send<{ token: string }>(key, '/v1/sessions', wanted, sent)
+    expect([status, body]).toEqual([201, expect.objectContaining({ keyId, scopes: ['trade:orders'] })])
+    expect(decodeJwt(body.token)).toMatchObject({ key_id: keyId, scope: 'trade:orders' })
+    expect(problemOf(await send(key, '/v1/sessions', wanted, sent)).code).toBe('request-replayed')
+    const usage = await at.house.db.query('select accepted from key_usage where key_id = $1', [keyId])
+    expect(usage).toEqual([{ accepted: 1 }])
+    if (kind === 'ed25519') return
+    expect(problemOf(await at.client.post('/v1/sessions', wanted, { token: key.token })).code).toBe('invalid-key')
+  },
+)

@@ -78,7 +78,7 @@ describe('an hmac-sha256 key', () => {
     const hash = createHash('sha256').update(token).digest()
     for (const secret of [token, token.slice(-49), hash.toString('hex'), hash.toString('base64'), hash.toString('base64url')])
       expect(told).not.toContain(secret)
-    expect(await keyForSession(db, tokenSha256(token), at(DAY))).toBeUndefined()
+    expect(await keyForSession(db, { tokenSha256: tokenSha256(token) }, at(DAY))).toBeUndefined()
     const [found] = await db.query('select from keys where verifier_sha256 = $1', [tokenSha256(token)])
     expect(found).toBeUndefined()
     const shown = redeemSuccessor(db, { shown: { tokenSha256: tokenSha256(token) }, at: at(0), from: 'test', sealer })

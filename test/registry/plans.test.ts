@@ -213,7 +213,7 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     const token = await tokenOf(db, claimId)
     await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256(token) }, at: at(0), from: 'x', sealer })
     await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256('none of ours') }, at: at(0), from: 'x', sealer })
-    await keyForSession(db, tokenSha256(token), at(0))
+    await keyForSession(db, { tokenSha256: tokenSha256(token) }, at(0))
     await ownKey(db, tokenSha256(token), at(0))
     await gatewaysOpen(db)
     await openSealer(db, { kek: randomBytes(32) })

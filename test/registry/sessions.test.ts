@@ -23,14 +23,15 @@ test('a key is traded from its beginning until its end, and not a moment before 
       at(2 * HOUR),
     ])
   })
-  const traded = async (ms: number): Promise<string | undefined> => (await keyForSession(db, sha256, at(ms)))?.keyId
+  const traded = async (ms: number): Promise<string | undefined> =>
+    (await keyForSession(db, { tokenSha256: sha256 }, at(ms)))?.keyId
   expect(await Promise.all([HOUR - 1, HOUR, 2 * HOUR - 1, 2 * HOUR].map(traded))).toEqual([undefined, keyId, keyId, undefined])
 })
 
 test('G2: its use is the latest that is known, in whatever order two processes note it', async () => {
   const { keyId, claimId } = await makeCredential(db)
   const sha256 = tokenSha256(await tokenOf(db, claimId))
-  for (const ms of [2 * HOUR, HOUR, 3 * HOUR, 2 * HOUR]) await keyForSession(db, sha256, at(ms))
+  for (const ms of [2 * HOUR, HOUR, 3 * HOUR, 2 * HOUR]) await keyForSession(db, { tokenSha256: sha256 }, at(ms))
   const usage = await db.query(
     'select accepted, first_accepted_at as first, last_accepted_at as last from key_usage where key_id = $1',
     [keyId],
