@@ -8,6 +8,7 @@ import { claimPageRoutes } from './claim-page.ts'
 import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
 import { answerUnreadable, closeConnectionsAtTheEnd, requireHost } from './connections.ts'
+import { credentialListRoutes } from './credential-list.ts'
 import { credentialRoutes } from './credentials.ts'
 import { doneRoutes } from './done.ts'
 import { fallbackRoutes } from './fallback.ts'
@@ -92,6 +93,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     refuseStrayKeys(operated)
     clientRoutes(operated, deps)
     credentialRoutes(operated, deps)
+    credentialListRoutes(operated, deps)
     permissionRoutes(operated, deps)
     rotationRoutes(operated, deps)
     orderRoutes(operated, deps)

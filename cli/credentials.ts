@@ -4,6 +4,7 @@ import { KEY_KINDS, type KeyKind } from '@keyturn/contract/key-kind'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
+import { listCommand } from './credential-list.ts'
 import { UsageFailure } from './failure.ts'
 import { collectWords } from './options.ts'
 import { plain, table } from './output.ts'
@@ -118,6 +119,7 @@ export function credentialCommands(): Command {
         ),
     )
     .addCommand(permissionsCommand())
+    .addCommand(listCommand())
     .addCommand(
       command('unused', 'list those that nobody has used for 90 days')
         .option('--after <credential>', 'those after this one')

@@ -1,6 +1,7 @@
 /** Importing keys that were issued elsewhere: the whole file is looked at first, here and by the API alike; then the count has to be typed. */
 import { stat } from 'node:fs/promises'
 import type { ImportedKey } from '@keyturn/contract/imported-key'
+import { ALPHABET_NAMES } from '@keyturn/contract/strength'
 import { Option } from 'commander'
 import { confirmCount } from './confirmation.ts'
 import { type Context, command, outputOf, withApi } from './context.ts'
@@ -40,15 +41,29 @@ const BATCH_BYTES = 900_000
 /** So many batches are under way at once: while one is written, the gateways are told of another. */
 const AT_ONCE = 3
 
+const ABOUT = `
+The first line of a CSV file names its columns; each line of JSON lines is an object with them:
+  sha256                of the whole token as it is sent: 64 hexadecimal digits, or base64
+  client                a client's id (cli_…), or its name; a client of a name that there is none of yet is made
+  name, environment     of the credential, one for each client and environment; dev, test or prod
+  scopes                as in trade:orders, with spaces or commas between; may be empty
+  createdAt, expiresAt  2024-02-29 or 2024-02-29T08:00:00Z; may be left out
+  length, alphabet      of the token's random part: ${ALPHABET_NAMES.join(', ')}
+  bits                  instead of these two, where you know better
+
+  keyturn import hash < tokens.csv > keys.csv    on the machine that has the tokens: none is in keys.csv
+  keyturn import keys.csv --dry-run
+  keyturn import keys.csv
+
+Every line is looked at before anything is written. The same file again goes on where an import was stopped: docs/importing.md`
+
 export const importCommands = () =>
   command('import', 'import keys that were issued elsewhere, by the SHA-256 of their tokens')
-    .argument(
-      '<file>',
-      'CSV or JSON lines: sha256, client, name, environment, scopes, createdAt, expiresAt, length, alphabet, bits',
-    )
+    .argument('<file>', 'CSV or JSON lines')
     .option('--dry-run', 'say what would be done, and what is wrong with the file')
     .option('--accept-weak', 'import tokens of fewer than 128 bits, too, and those of which nobody says')
     .addOption(new Option('--yes', 'do not ask'))
+    .addHelpText('after', ABOUT)
     .action(withApi(importFile))
     .addCommand(
       command('hash', 'replace the column "token" of a file by sha256, length and alphabet; nothing is sent anywhere')

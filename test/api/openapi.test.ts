@@ -12,6 +12,7 @@ const ROUTES = [
   'PATCH /v1/clients/{id}',
   'PUT /v1/clients/{id}',
   'POST /v1/clients/{id}/credentials',
+  'GET /v1/credentials',
   'GET /v1/credentials/{id}',
   'PATCH /v1/credentials/{id}',
   'POST /v1/credentials/{id}/rotations',

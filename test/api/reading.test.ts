@@ -121,6 +121,45 @@ describe('gateways', () => {
   })
 })
 
+describe('GET /v1/credentials', () => {
+  const ids = async (query: string): Promise<{ ids: string[]; next: string | undefined }> => {
+    const { body } = await at.client.get<{ credentials: { credentialId: string }[]; next?: string }>(`/v1/credentials${query}`)
+    return { ids: body.credentials.map(({ credentialId }) => credentialId), next: body.next }
+  }
+
+  test('finds those of a client by its id or its name, and says whose they are', async () => {
+    const { credentialId } = await newCredential(at.client, await newClient(at.client, 'Acme, Inc.'), 'price feed')
+    const { body } = await at.client.get(`/v1/credentials?clientName=${encodeURIComponent('Acme, Inc.')}`)
+    expect(body).toEqual({
+      credentials: [
+        expect.objectContaining({
+          credentialId,
+          name: 'price feed',
+          environment: 'prod',
+          clientName: 'Acme, Inc.',
+          kind: 'bearer',
+        }),
+      ],
+    })
+    const of = (await ids(`?client=${made.first}`)).ids
+    expect(of).toEqual(expect.arrayContaining(made.credentials))
+    expect(of).not.toContain(credentialId)
+    expect((await ids('?clientName=Nobody')).ids).toEqual([])
+  })
+
+  test('by pages gives each one once', async () => {
+    const all = (await ids('?limit=1000')).ids
+    const seen: string[] = []
+    for (let after: string | undefined = ''; after !== undefined; ) {
+      const page = await ids(`?limit=3${after === '' ? '' : `&after=${after}`}`)
+      expect(page.ids.length).toBeLessThanOrEqual(3)
+      seen.push(...page.ids)
+      after = page.next
+    }
+    expect(seen).toEqual(all)
+  })
+})
+
 describe('G7: the audit log', () => {
   const page = async (query: string): Promise<AuditPage> => (await at.client.get<AuditPage>(`/v1/audit${query}`)).body
 

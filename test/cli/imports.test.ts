@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { CredentialId } from '@keyturn/contract'
+import { ALPHABET_NAMES, type CredentialId, IMPORT_FIELDS } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { verifyAudit } from '../../registry/audit.ts'
 import { keysOfCredential } from '../../registry/keys.ts'
@@ -48,12 +48,13 @@ const file = (name: string, ...lines: string[]): string => {
 const HEADER = 'sha256,client,name,environment,scopes,bits'
 const line = (name: string, { token = foreignToken(), client = 'Acme', bits = '192', scopes = 'read:prices' } = {}): string =>
   [sha256(token), client, name, 'prod', scopes, bits].join(',')
-const credentialOf = async (name: string): Promise<CredentialId> => {
-  const rows = await office.house.db.query<{ id: CredentialId }>('select credential_id as id from credentials where name = $1', [
-    name,
+/** As whoever has imported keys finds them. */
+const credentialOf = async (client: string, name: string): Promise<CredentialId> => {
+  const list = await office.json<{ credentials: { credentialId: CredentialId; name: string }[] }>([
+    ...['credential', 'list', '--client', client],
   ])
-  expect(rows).toHaveLength(1)
-  return rows[0]?.id ?? ('' as CredentialId)
+  expect(list.credentials.map((each) => each.name)).toEqual([name])
+  return list.credentials[0]?.credentialId ?? ('' as CredentialId)
 }
 const credentials = async () => (await office.house.db.query<{ n: number }>('select count(*) as n from credentials'))[0]?.n
 
@@ -80,7 +81,7 @@ test('G1, G3, G5: a token of tokens alone, hashed here and imported, works at on
   expect(await office.json<Imported>(['import', path, '--yes'])).toEqual({ rows: 1, imported: 1, there: 0, newClients: 1 })
   await eventually(() => house.verdicts(token).every((accepted) => accepted), 'the imported key at every gateway')
 
-  const credentialId = await credentialOf('old feed')
+  const credentialId = await credentialOf('Acme, Inc.', 'old feed')
   const [old] = await keysOfCredential(house.db, credentialId)
   expect(old).toMatchObject({ version: 1, state: 'active', scopes: ['read:prices', 'read:depth'] })
   expect(old?.createdAt.toISOString()).toBe('2024-02-29T00:00:00.000Z')
@@ -95,6 +96,12 @@ test('G1, G3, G5: a token of tokens alone, hashed here and imported, works at on
   await house.use(successor)
   await house.reached(rotation.rotationId, 'completed', 60_000)
   expect([...house.verdicts(token), ...house.verdicts(successor)]).toEqual([false, false, true, true])
+})
+
+test('the help names every field of a row, and every alphabet', async () => {
+  const { code, stdout } = await office.run('import', '--help')
+  const missing = [...IMPORT_FIELDS, ...ALPHABET_NAMES].filter((word) => !new RegExp(`\\b${word}\\b`).test(stdout))
+  expect([code, missing]).toEqual([0, []])
 })
 
 test('every line that can not be used is named, none is repeated, and nothing is done', async () => {

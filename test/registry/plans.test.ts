@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listAudit, verifyAudit } from '../../registry/audit.ts'
 import { claimOfKey, destroyExpiredClaims, redeemSuccessor, wipeRepeatableClaims } from '../../registry/claims.ts'
 import { getClient } from '../../registry/clients.ts'
+import { listCredentials } from '../../registry/credential-list.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
@@ -242,6 +243,10 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await getKey(db, key)
     await getClient(db, clientId)
     await getCredential(db, credentialId)
+    for (const filter of [{}, { clientId }, { clientName: 'client 7' }]) {
+      await listCredentials(db, { ...filter, limit: 100 })
+      await listCredentials(db, { ...filter, after: credentialId, limit: 100 })
+    }
     await keysOfCredential(db, credentialId)
     await lastUses(db, credentialId)
     await claimOfKey(db, key)
