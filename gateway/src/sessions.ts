@@ -8,7 +8,7 @@ import { decodeJwt, decodeProtectedHeader } from 'jose'
 import { Compile } from 'typebox/compile'
 import { type KeyCache, type KeyEntry, narrowed } from './key-cache.ts'
 import type { SessionKeys } from './session-keys.ts'
-import { FOREIGN, judge, NO_SUCH_KEY, TOO_LONG, type Verify } from './verify.ts'
+import { judge, UNKNOWN, type Verify } from './verify.ts'
 
 const LONGEST_SESSION = 8_192
 const SIGNATURE_BYTES = 64
@@ -60,12 +60,12 @@ export function createSessionVerify({ keys, cache, environments, failClosed }: S
   }
 
   return (token, now) => {
-    if (token.length > LONGEST_SESSION) return TOO_LONG
+    if (token.length > LONGEST_SESSION) return UNKNOWN
     const claims = read(token)
-    if (claims === 'missing') return keys.missing(now) ? { outcome: 'undecided', key: undefined } : FOREIGN
-    if (claims === undefined || !audiences.has(claims.aud)) return FOREIGN
+    if (claims === 'missing') return keys.missing(now) ? { outcome: 'undecided', key: undefined } : UNKNOWN
+    if (claims === undefined || !audiences.has(claims.aud)) return UNKNOWN
     const key = cache.get(claims.key_id)
-    if (key === undefined || key.clientId !== claims.sub || claims.aud !== sessionAudience(key.environment)) return NO_SUCH_KEY
+    if (key === undefined || key.clientId !== claims.sub || claims.aud !== sessionAudience(key.environment)) return UNKNOWN
     if (now >= claims.exp * 1_000) return { outcome: 'refused', key, reason: 'expired' }
     if (now < (claims.iat - CLOCK_SPREAD_S) * 1_000) return { outcome: 'refused', key, reason: 'not-yet-valid' }
     const decision = judge(key, now, environments)

@@ -1,6 +1,6 @@
 /** Is this token accepted? The hot path: one SHA-256, one look-up in memory, a few comparisons, and no way to anywhere else. */
 import { hash } from 'node:crypto'
-import { type Environment, parseToken } from '@keyturn/contract'
+import type { Environment } from '@keyturn/contract'
 import type { KeyCache, KeyEntry } from './key-cache.ts'
 
 /** Longer than any token, also of those imported from elsewhere. Refused before anything is computed. */
@@ -11,23 +11,19 @@ export const MAX_TOKEN_LENGTH = 512
  * - `refused`: the key is known, and its state or its times forbid it
  * - `wrong-environment`: the key is known, of an environment that this gateway does not serve
  * - `undecided`: a session token, of a signing key that is just being asked for, or while the signing keys are stale
- * - `unknown`: no key. `flaw` is for metrics alone; the caller learns nothing of it
+ * - `unknown`: no key. Why not is not looked for: that would take longer than to refuse a key that has ended, and tell the two apart
  */
 export type Decision =
   | { readonly outcome: 'accepted'; readonly key: KeyEntry }
   | { readonly outcome: 'refused'; readonly key: KeyEntry; readonly reason: RefusalReason }
   | { readonly outcome: 'wrong-environment'; readonly key: KeyEntry }
   | { readonly outcome: 'undecided'; readonly key: KeyEntry | undefined }
-  | { readonly outcome: 'unknown'; readonly flaw: UnknownFlaw }
+  | { readonly outcome: 'unknown' }
 
 /** `scope`: a session that may do more than its key. */
 export type RefusalReason = 'state' | 'not-yet-valid' | 'expired' | 'scope'
-/** `foreign`: not of Keyturn's format (a typo, a made-up one, or imported and gone); `no-such-key`: well formed. */
-export type UnknownFlaw = 'too-long' | 'foreign' | 'no-such-key'
 
-export const TOO_LONG: Decision = { outcome: 'unknown', flaw: 'too-long' }
-export const FOREIGN: Decision = { outcome: 'unknown', flaw: 'foreign' }
-export const NO_SUCH_KEY: Decision = { outcome: 'unknown', flaw: 'no-such-key' }
+export const UNKNOWN: Decision = { outcome: 'unknown' }
 
 /** @param now ms since the epoch */
 export type Verify = (token: string, now: number) => Decision
@@ -44,9 +40,8 @@ export function judge(key: KeyEntry, now: number, environments: readonly Environ
 
 export function createVerify(cache: KeyCache, environments: readonly Environment[]): Verify {
   return (token, now) => {
-    if (token.length > MAX_TOKEN_LENGTH) return TOO_LONG
+    if (token.length > MAX_TOKEN_LENGTH) return UNKNOWN
     const key = cache.find(hash('sha256', token, 'base64'))
-    if (key === undefined) return parseToken(token).ok ? NO_SUCH_KEY : FOREIGN
-    return judge(key, now, environments)
+    return key === undefined ? UNKNOWN : judge(key, now, environments)
   }
 }

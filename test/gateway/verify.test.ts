@@ -41,12 +41,10 @@ describe('a known key', () => {
 describe('an unknown token', () => {
   const verify = holding(issueKey())
 
-  test('is told from a typo only for metrics', () => {
+  test('is no more told from a typo than from nonsense', () => {
     const { token } = issueKey()
     const typo = `${token.slice(0, -1)}${token.endsWith('0') ? '1' : '0'}`
-    expect(verify(token, NOW)).toEqual({ outcome: 'unknown', flaw: 'no-such-key' })
-    expect(verify(typo, NOW)).toEqual({ outcome: 'unknown', flaw: 'foreign' })
-    expect(verify('', NOW)).toEqual({ outcome: 'unknown', flaw: 'foreign' })
+    for (const none of [token, typo, '']) expect(verify(none, NOW)).toEqual({ outcome: 'unknown' })
   })
 
   test('with a right key id and a wrong secret is unknown', () => {
@@ -58,7 +56,7 @@ describe('an unknown token', () => {
   test('longer than 512 characters is refused unread, even one that is known', () => {
     const token = 'x'.repeat(513)
     const key = issueKey({ verifier: { kind: 'bearer', sha256: tokenSha256(token) } })
-    expect(holding(key)(token, NOW)).toEqual({ outcome: 'unknown', flaw: 'too-long' })
+    expect(holding(key)(token, NOW)).toEqual({ outcome: 'unknown' })
     const longest = 'x'.repeat(512)
     const other = issueKey({ verifier: { kind: 'bearer', sha256: tokenSha256(longest) } })
     expect(holding(other)(longest, NOW).outcome).toBe('accepted')
