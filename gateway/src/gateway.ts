@@ -19,7 +19,7 @@ import { createReplayGuard, DEFAULT_REPLAY, type ReplaySettings } from './replay
 import type { ReplayGuard } from './replay/guard.ts'
 import { Reports } from './reports.ts'
 import { SessionKeys } from './session-keys.ts'
-import { createSessionVerify } from './sessions.ts'
+import { createSessions } from './sessions.ts'
 import { createAuthenticateSigned } from './signatures/authenticate.ts'
 import { DEFAULT_SIGNING, type SigningSettings } from './signatures/settings.ts'
 import { SigningKeys } from './signatures/signing-keys.ts'
@@ -110,9 +110,9 @@ export function createGateway(options: GatewayOptions): Gateway {
   const failClosed = createFailClosed(options.failClosed)
   const verifyKey = createVerify(cache, environments)
   const sessionKeys = options.jwksUrl === undefined ? undefined : new SessionKeys({ url: options.jwksUrl, clock, log })
-  const verifySession =
-    sessionKeys === undefined ? verifyKey : createSessionVerify({ keys: sessionKeys, cache, environments, failClosed })
-  const verify: Verify = (token, now) => (isSessionToken(token) ? verifySession(token, now) : verifyKey(token, now))
+  const sessions = sessionKeys === undefined ? undefined : createSessions({ keys: sessionKeys, cache, environments, failClosed })
+  const verify: Verify = (token, now) =>
+    sessions !== undefined && isSessionToken(token) ? sessions.verify(token, now) : verifyKey(token, now)
   const metrics = createMetrics()
   // A connection each: a large usage flush must not stand before a watermark.
   const reportPublisher = createPublisher(kafka)
@@ -172,7 +172,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   const replay = createReplayGuard(replaySettings, { startedAt: clock(), clock, log })
   const signing = { ...DEFAULT_SIGNING, ...options.signing }
   const signingKeys = new SigningKeys({ cache, keks: signing.keks, log })
-  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, clock })
+  metrics.watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, sessionKeys, sessions, clock })
   const common = {
     usage,
     clock,

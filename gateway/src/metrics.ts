@@ -7,6 +7,8 @@ import type { KeyCache } from './key-cache.ts'
 import type { KeyFeed } from './key-feed.ts'
 import type { ReplayGuard } from './replay/guard.ts'
 import type { Reports } from './reports.ts'
+import type { SessionKeys } from './session-keys.ts'
+import type { Sessions } from './sessions.ts'
 import type { SigningKeys } from './signatures/signing-keys.ts'
 import type { Usage } from './usage.ts'
 
@@ -26,6 +28,9 @@ interface Watched {
   readonly badTokens: BadTokens
   readonly replay: ReplayGuard
   readonly signingKeys: SigningKeys
+  /** Nothing, both: there are no sessions. */
+  readonly sessionKeys: SessionKeys | undefined
+  readonly sessions: Sessions | undefined
   readonly clock: () => number
 }
 
@@ -72,7 +77,7 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
     registry,
     request: (outcome) => counters.get(outcome)?.inc(),
     refusedUpstream: () => upstreamRefusals.inc(),
-    watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, clock }) {
+    watch({ cache, feed, reports, usage, fallback, badTokens, replay, signingKeys, sessionKeys, sessions, clock }) {
       number('keyturn_gateway_keys', 'Keys in the cache', () => cache.size)
       number('keyturn_gateway_stale', '1 while nothing was heard from Kafka within the staleness bound', () =>
         feed.freshness(clock()) === 'stale' ? 1 : 0,
@@ -97,6 +102,13 @@ export function createMetrics(): Metrics & { watch(watched: Watched): void } {
       total('keyturn_gateway_usage_failures_total', 'Usage flushes that failed; nothing is lost by them', () => usage.failed)
       total('keyturn_gateway_usage_reports_total', 'Usage reports that Kafka acknowledged', () => usage.reported)
       total('keyturn_gateway_limited_total', 'Refusals of addresses past their limit of bad tokens', () => badTokens.limited)
+      if (sessionKeys !== undefined && sessions !== undefined) {
+        number('keyturn_gateway_session_keys', 'Keys that session tokens are verified with', () => sessionKeys.size)
+        number('keyturn_gateway_session_keys_age_seconds', 'How long ago these keys were fetched', () =>
+          sessionKeys.asOf === undefined ? undefined : Math.max(0, clock() - sessionKeys.asOf) / 1000,
+        )
+        number('keyturn_gateway_sessions_remembered', 'Session tokens that are not verified anew', () => sessions.remembered)
+      }
       if (fallback !== undefined) {
         total(
           'keyturn_gateway_fallback_answers_total',

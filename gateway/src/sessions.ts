@@ -14,9 +14,6 @@ const LONGEST_SESSION = 8_192
 const SIGNATURE_BYTES = 64
 /** How far the control plane's clock may be ahead of ours. */
 const CLOCK_SPREAD_S = 300
-/** Tokens whose signatures were right, so that one that comes often is not verified each time. */
-const MOST_REMEMBERED = 10_000
-
 const isClaims = Compile(SessionClaims)
 
 export interface SessionOptions {
@@ -24,9 +21,18 @@ export interface SessionOptions {
   readonly cache: KeyCache
   readonly environments: readonly Environment[]
   readonly failClosed: (key: KeyEntry) => boolean
+  /** Tokens whose signatures were right, so that one that comes often is not verified each time. */
+  readonly mostRemembered?: number
 }
 
-export function createSessionVerify({ keys, cache, environments, failClosed }: SessionOptions): Verify {
+export interface Sessions {
+  readonly verify: Verify
+  /** How many tokens are remembered. */
+  readonly remembered: number
+}
+
+export function createSessions(options: SessionOptions): Sessions {
+  const { keys, cache, environments, failClosed, mostRemembered = 10_000 } = options
   const audiences = new Set(environments.map(sessionAudience))
   const remembered = new Map<string, { readonly kid: string; readonly claims: SessionClaims }>()
 
@@ -54,12 +60,12 @@ export function createSessionVerify({ keys, cache, environments, failClosed }: S
     if (signature.length !== SIGNATURE_BYTES || signature.toString('base64url') !== written) return undefined
     if (!verifySignature(null, Buffer.from(token.slice(0, end)), key, signature)) return undefined
     if (!isClaims.Check(claims)) return undefined
-    if (remembered.size >= MOST_REMEMBERED) remembered.clear()
+    if (remembered.size >= mostRemembered) remembered.clear()
     remembered.set(token, { kid, claims })
     return claims
   }
 
-  return (token, now) => {
+  const verify: Verify = (token, now) => {
     if (token.length > LONGEST_SESSION) return UNKNOWN
     const claims = read(token)
     if (claims === 'missing') return keys.missing(now) ? { outcome: 'undecided', key: undefined } : UNKNOWN
@@ -75,5 +81,11 @@ export function createSessionVerify({ keys, cache, environments, failClosed }: S
     if (uncovered(key.scopes, scopes) !== undefined) return { outcome: 'refused', key, reason: 'scope' }
     if (keys.isStale(now) && failClosed(key)) return { outcome: 'undecided', key }
     return { outcome: 'accepted', key: narrowed(key, scopes) }
+  }
+  return {
+    verify,
+    get remembered() {
+      return remembered.size
+    },
   }
 }

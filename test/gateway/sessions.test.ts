@@ -9,8 +9,9 @@ import fc from 'fast-check'
 import { base64url, calculateJwkThumbprint, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
 import { SessionKeys } from '../../gateway/src/session-keys.ts'
-import { createSessionVerify } from '../../gateway/src/sessions.ts'
+import { createSessions, type Sessions } from '../../gateway/src/sessions.ts'
 import { runsOf } from '../support/runs.ts'
+import { issueEd25519, issueHmac } from './signatures/signing.ts'
 import { issueKey, NOW, TestClock } from './support.ts'
 
 const S = Math.floor(NOW / 1_000)
@@ -50,6 +51,7 @@ let plane: Awaited<ReturnType<typeof startControlPlane>>
 let keys: SessionKeys
 let cache: KeyCache
 let key: KeyRecord
+let sessions: Sessions
 let verify: Verify
 
 beforeEach(async () => {
@@ -62,7 +64,8 @@ beforeEach(async () => {
   key = issueKey({ scopes: ['read:*', 'trade:orders'] }).record
   cache.apply(key)
   const failClosed = ({ scopes }: { scopes: readonly string[] }) => scopes.includes('trade:orders')
-  verify = createSessionVerify({ keys, cache, environments: ['prod'], failClosed })
+  sessions = createSessions({ keys, cache, environments: ['prod'], failClosed, mostRemembered: 20 })
+  verify = sessions.verify
 })
 
 interface Made {
@@ -103,6 +106,13 @@ test('a session is its key with fewer scopes, as long as it lives', async () => 
   expect(outcome(token)).toBe('accepted')
   clock.now = NOW + 600_000
   expect(verify(token, clock.now)).toMatchObject({ outcome: 'refused', reason: 'expired' })
+})
+
+test('a key that signs has sessions, too', async () => {
+  for (const { record } of [issueHmac(), issueEd25519()]) {
+    cache.apply(record)
+    expect(outcome(await make({ claims: { key_id: record.keyId, sub: record.clientId, scope: '' } }))).toBe('accepted')
+  }
 })
 
 test('it dies with its key: at once, whatever becomes of that', async () => {
@@ -168,6 +178,20 @@ test('what the control plane did not sign for this key, this place and these sco
   expect(outcome(good)).toBe('accepted')
   expect(createVerify(cache, ['prod'])(good, NOW).outcome, 'as a key').toBe('unknown')
   expect(plane.asked, 'none of them had the keys fetched').toBe(1)
+})
+
+test('a flood of ever new tokens, each of them right, is remembered within bounds; a wrong one not at all', async () => {
+  const tokens = await Promise.all(Array.from({ length: 90 }, (_, i) => make({ claims: { jti: `j${i}` } })))
+  for (const token of tokens) {
+    expect(outcome(token)).toBe('accepted')
+    expect(sessions.remembered).toBeLessThanOrEqual(20)
+  }
+  const before = sessions.remembered
+  expect(before).toBeGreaterThan(0)
+  // What was forgotten is verified anew, and what has come last is not remembered twice.
+  expect([outcome(tokens.at(-1) ?? ''), sessions.remembered]).toEqual(['accepted', before])
+  expect([outcome(await make({ by: await newSigner() })), sessions.remembered]).toEqual(['unknown', before])
+  expect(outcome(tokens[0] ?? '')).toBe('accepted')
 })
 
 const { count, seed, text } = runsOf({ few: 2_000, many: 100_000 })
