@@ -14,6 +14,7 @@ import {
   parseKeks,
   type TopicNames,
   topicNames,
+  withUnwrappedKeks,
 } from '@keyturn/contract'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -426,3 +427,14 @@ export const gatewayOptionsOf = (config: GatewayConfig): Omit<GatewayOptions, 'l
   replay: config.replay,
   signing: config.signing,
 })
+
+/**
+ * For a gateway inside a program: what the variables of the process say, but for those of a server of its own.
+ * @throws ConfigError; TransitError where the key-encryption keys can not be unwrapped
+ */
+export async function optionsFromEnvironment(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<Omit<GatewayOptions, 'log'>> {
+  // As in mode auth there is no API behind.
+  return gatewayOptionsOf(loadConfig({ ...(await withUnwrappedKeks(env)), KEYTURN_GATEWAY_MODE: 'auth' }))
+}

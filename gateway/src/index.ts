@@ -1,7 +1,7 @@
 /** A gateway inside a program of one's own. The process of its own is `main.ts`. */
 export type { Accepted, Authenticate, Authentication, Refused } from './authenticate.ts'
 export type { BodyFlaw, BodyLimits, RequestBody } from './body.ts'
-export { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig, VARIABLES } from './config.ts'
+export { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig, optionsFromEnvironment, VARIABLES } from './config.ts'
 export type { Follow } from './follow.ts'
 export { createForwardAuth, type ForwardAuthOptions } from './forward-auth.ts'
 export type { Freshness } from './freshness.ts'
