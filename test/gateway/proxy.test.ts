@@ -235,19 +235,27 @@ describe('an accepted request', () => {
     ])
   })
 
-  test('is sent once more when the API closed the connection that was kept for it', async () => {
-    let requests = 0
-    const front = await openFront({
-      upstream: (request, response) => {
-        requests += 1
-        if (requests === 2) return void request.socket.destroy()
-        response.end('ok')
-      },
-    })
-    expect(await (await get(front, '/')).text()).toBe('ok')
-    expect(await (await get(front, '/')).text()).toBe('ok')
-    expect(requests).toBe(3)
-  })
+  test.each([
+    ['GET', 3],
+    ['HEAD', 3],
+    ['OPTIONS', 3],
+    ['DELETE', 2],
+  ])(
+    '%s is sent once more, if it may, when the API closed the connection that was kept for it: %i requests',
+    async (method, sent) => {
+      let requests = 0
+      const front = await openFront({
+        upstream: (request, response) => {
+          requests += 1
+          if (requests === 2) return void request.socket.destroy()
+          response.end('ok')
+        },
+      })
+      expect(await (await get(front, '/')).text()).toBe('ok')
+      const { status } = await fetch(front.url, { method, headers: { 'x-api-key': front.key.token } })
+      expect([status, requests]).toEqual([sent === 3 ? 200 : 502, sent])
+    },
+  )
 
   test('with a body is never sent twice', async () => {
     let requests = 0
