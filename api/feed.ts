@@ -2,16 +2,17 @@
  * GET /v1/feed: what a client is told, for its programs, as long as it is kept. As server-sent events, where `Last-Event-ID` goes on after
  * what was read; or by long polling with `after` and `wait`. Any key of the client opens it, and it ends with that key.
  */
-import { type ClientId, DURATION_PATTERN, parseDuration, Timestamp, tokenSha256 } from '@keyturn/contract'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type ClientId, DURATION_PATTERN, parseDuration, Timestamp } from '@keyturn/contract'
+import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
-import { CLIENT_CHANNEL, type ClientEvent, clientEventsAfter, clientOfBearer } from '../registry/client-events.ts'
+import { CLIENT_CHANNEL, type ClientEvent, clientEventsAfter, clientOfKey } from '../registry/client-events.ts'
+import type { Shown } from '../registry/shown-keys.ts'
 import { type ChangeFeed, createChangeFeed } from './change-feed.ts'
-import { bearer } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import type { Api } from './routes.ts'
 import { Problems } from './schemas.ts'
+import { shownKey } from './shown-key.ts'
 
 const HEARTBEAT_MS = 15_000
 const AT_ONCE = 100
@@ -44,7 +45,7 @@ export function feedRoutes(api: Api, deps: ApiDeps): void {
       schema: {
         operationId: 'followClient',
         summary: 'Follow what is told to the client whose key is shown: server-sent events, or long polling',
-        security: [{ clientKey: [] }],
+        security: [{ clientKey: [] }, { signature: [] }],
         querystring: Type.Object(
           {
             after: Type.Optional(Type.String({ pattern: EVENT_ID, description: 'the id of the event that was read last' })),
@@ -73,12 +74,14 @@ export function feedRoutes(api: Api, deps: ApiDeps): void {
       },
     },
     async (request, reply) => {
-      const clientId = await whoseKey(deps, request)
+      // A signature counts once: what it shows is kept for as long as the answer takes.
+      const shown = await shownKey(request, deps, 'a key of yours')
+      const clientId = await whoseKey(deps, shown)
       const last = request.headers['last-event-id'] ?? ''
       const after = new RegExp(EVENT_ID).test(last) ? last : (request.query.after ?? '0')
       if (/\btext\/event-stream\b/.test(request.headers.accept ?? '')) {
         reply.hijack()
-        follow({ deps, feed, open, request, reply, clientId }, after)
+        follow({ deps, feed, open, shown, reply, clientId }, after)
         return reply
       }
       const waitMs = request.query.wait === undefined ? DEFAULT_WAIT_MS : parseDuration(request.query.wait)
@@ -90,11 +93,9 @@ export function feedRoutes(api: Api, deps: ApiDeps): void {
   )
 }
 
-/** @throws ApiError when no key is shown that is accepted now */
-async function whoseKey({ db, clock }: ApiDeps, request: FastifyRequest): Promise<ClientId> {
-  const token = bearer(request)
-  if (token === undefined) throw new ApiError('missing-key', 'Send a key of yours as "Authorization: Bearer <key>".')
-  const clientId = await clientOfBearer(db, tokenSha256(token), clock())
+/** @throws ApiError when the key is not accepted now */
+async function whoseKey({ db, clock }: ApiDeps, shown: Shown): Promise<ClientId> {
+  const clientId = await clientOfKey(db, shown, clock())
   if (clientId === undefined) throw new ApiError('invalid-key', 'Send a key that is accepted now, as a whole.')
   return clientId
 }
@@ -149,12 +150,12 @@ interface Following {
   readonly deps: ApiDeps
   readonly feed: ChangeFeed
   readonly open: Set<() => void>
-  readonly request: FastifyRequest
+  readonly shown: Shown
   readonly reply: FastifyReply
   readonly clientId: ClientId
 }
 
-function follow({ deps, feed, open, request, reply, clientId }: Following, from: string): void {
+function follow({ deps, feed, open, shown, reply, clientId }: Following, from: string): void {
   const { raw } = reply
   let after = from
   let ended = false
@@ -171,7 +172,7 @@ function follow({ deps, feed, open, request, reply, clientId }: Following, from:
   }
   const send = async (): Promise<void> => {
     // A stream does not outlive the key that has opened it.
-    await whoseKey(deps, request)
+    await whoseKey(deps, shown)
     for (let more = true; more && !ended; ) {
       const events = await clientEventsAfter(deps.db, clientId, after, AT_ONCE)
       for (const event of events) {

@@ -1,12 +1,12 @@
 /** What the holder of a key asks of it: whether it is accepted, whether a successor is there, and when it was last used. */
-import { EnvironmentSchema, Timestamp, tokenSha256 } from '@keyturn/contract'
+import { EnvironmentSchema, Timestamp } from '@keyturn/contract'
 import Type from 'typebox'
 import { ownKey } from '../registry/own-key.ts'
-import { bearer } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { type Api, given, isoOf } from './routes.ts'
 import { CredentialIdSchema, Problems, RotationIdSchema } from './schemas.ts'
+import { shownKey } from './shown-key.ts'
 
 const OwnKey = Type.Object({
   keyId: Type.String(),
@@ -21,7 +21,8 @@ const OwnKey = Type.Object({
   rotationId: Type.Optional(RotationIdSchema),
 })
 
-export function ownKeyRoutes(api: Api, { db, clock }: ApiDeps): void {
+export function ownKeyRoutes(api: Api, deps: ApiDeps): void {
+  const { db, clock } = deps
   api.get(
     '/v1/keys/self',
     {
@@ -30,14 +31,12 @@ export function ownKeyRoutes(api: Api, { db, clock }: ApiDeps): void {
         summary: 'What a key that is accepted may know of itself',
         description:
           'lastUsedAt is of the latest request that a gateway has accepted and reported, some seconds ago. Asking here is no use of the key.',
-        security: [{ key: [] }],
+        security: [{ key: [] }, { signature: [] }],
         response: { 200: OwnKey, ...Problems },
       },
     },
     async (request, reply) => {
-      const token = bearer(request)
-      if (token === undefined) throw new ApiError('missing-key', 'Send the key as "Authorization: Bearer <key>".')
-      const key = await ownKey(db, tokenSha256(token), clock())
+      const key = await ownKey(db, await shownKey(request, deps, 'the key'), clock())
       if (key === undefined) throw new ApiError('invalid-key', 'Send a key that is accepted, as a whole.')
       const { keyId, credentialId, environment, version, standing } = key
       reply.header('cache-control', 'no-store')

@@ -1,6 +1,7 @@
 /** What a client can read of itself: what it was told, or would have been told had it a contact. Kept for some weeks. */
 import type { ClientId } from '@keyturn/contract'
 import { type Database, first } from './database.ts'
+import { type Shown, shownIs } from './shown-keys.ts'
 
 /** The channel on which the database says that there is news of a client; the payload is its id. */
 export const CLIENT_CHANNEL = 'keyturn_client'
@@ -41,13 +42,13 @@ export const clientEventsAfter = (db: Database, clientId: string, after: string,
     [clientId, after, limit],
   )
 
-/** Whose key it is, when it is accepted now. Keys that sign requests are shown to nobody. Index keys_by_verifier. */
-export async function clientOfBearer(db: Database, tokenSha256: string, at: Date): Promise<ClientId | undefined> {
+/** Whose key it is that is shown, when it is accepted now. Index keys_by_verifier, or primary key. */
+export async function clientOfKey(db: Database, shown: Shown, at: Date): Promise<ClientId | undefined> {
+  const { condition, value } = shownIs(shown, 'k')
   const [row] = await db.query<{ client_id: ClientId }>(
     `select c.client_id from keys k join credentials c using (credential_id)
-     where k.verifier_sha256 = $1 and k.verifier ->> 'kind' = 'bearer' and k.state = 'active'
-       and k.not_before <= $2 and (k.expires_at is null or k.expires_at > $2)`,
-    [tokenSha256, at],
+     where ${condition} and k.state = 'active' and k.not_before <= $2 and (k.expires_at is null or k.expires_at > $2)`,
+    [value, at],
   )
   return row?.client_id
 }

@@ -1,6 +1,7 @@
 /** What a key may know of itself. Asking is no use of the key: whoever waits for its successor must not keep it alive. */
 import type { CredentialId, Environment, KeyId, RotationId } from '@keyturn/contract'
 import { type Database, first } from './database.ts'
+import { type Shown, shownIs } from './shown-keys.ts'
 
 export interface OwnKey {
   readonly keyId: KeyId
@@ -18,12 +19,10 @@ export interface OwnKey {
   readonly rotationId: RotationId | null
 }
 
-/**
- * The accepted bearer key of a token; nothing for any other. Indexes keys_by_verifier, key_usage_pkey, rotations_open.
- * @param tokenSha256 in base64
- */
-export const ownKey = (db: Database, tokenSha256: string, at: Date): Promise<OwnKey | undefined> =>
-  db.tx((tx) =>
+/** The key that is shown, when it is accepted; nothing for any other. Indexes keys_by_verifier or keys_pkey, key_usage_pkey, rotations_open. */
+export const ownKey = (db: Database, shown: Shown, at: Date): Promise<OwnKey | undefined> => {
+  const { condition, value } = shownIs(shown, 'k')
+  return db.tx((tx) =>
     first<OwnKey>(
       tx,
       `select k.key_id as "keyId", k.credential_id as "credentialId", c.environment, k.version, k.standing, k.expires_at as "expiresAt",
@@ -31,8 +30,8 @@ export const ownKey = (db: Database, tokenSha256: string, at: Date): Promise<Own
        from keys k join credentials c using (credential_id)
          left join key_usage u using (key_id)
          left join rotations r on r.credential_id = k.credential_id and r.ended_at is null
-       where k.verifier_sha256 = $1 and k.verifier ->> 'kind' = 'bearer' and k.state = 'active'
-         and k.not_before <= $2 and (k.expires_at is null or k.expires_at > $2)`,
-      [tokenSha256, at],
+       where ${condition} and k.state = 'active' and k.not_before <= $2 and (k.expires_at is null or k.expires_at > $2)`,
+      [value, at],
     ),
   )
+}

@@ -2,9 +2,10 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { KeyId, ProblemDocument } from '@keyturn/contract'
 import { decodeJwt } from 'jose'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { type SigningPair, signMessage } from '../gateway/signatures/signing.ts'
 import { type ServedApi, serveApi } from '../support/api.ts'
+import { eventually } from '../support/house.ts'
 import { decrypt, newRecipient } from '../support/recipients.ts'
 import { apiHouse, type CreatedBody, newClient, reached, redeem, trigger } from './support.ts'
 
@@ -163,3 +164,82 @@ test.each<Kind>(['hmac-sha256', 'ed25519'])(
     expect(problemOf(await at.client.post('/v1/sessions', wanted, { token: key.token })).code).toBe('invalid-key')
   },
 )
+
+describe.each(['hmac-sha256', 'ed25519'] as const)(
+  '%s: what a key may know of itself and its client, asked with a signature',
+  (kind) => {
+    const get = async (
+      key: SigningPair,
+      path: string,
+      { signedFor, headers = {}, ...sent }: Omit<Sent, 'signedBody' | 'api'> = {},
+    ) => {
+      const signed = await signMessage(key, { url: (signedFor ?? at.house.config.publicUrl) + path, ...sent })
+      return at.client.get<object>(path, { token: 'none', headers: { ...signed, ...headers } })
+    }
+
+    test('GET /v1/keys/self answers as it does to bearers, and each request counts once', async () => {
+      const { key, keyId, credentialId, rotationId } = await monitored(kind)
+      const nonce = `once-${keyId}`
+      const { status, body } = await get(key, '/v1/keys/self', { nonce })
+      expect([status, body]).toEqual([
+        200,
+        {
+          keyId,
+          credentialId,
+          environment: 'prod',
+          version: 1,
+          standing: 'current',
+          successor: 2,
+          sunsetAt: expect.any(String),
+          rotationId,
+        },
+      ])
+      expect(problemOf(await get(key, '/v1/keys/self', { nonce }))).toMatchObject({ status: 401, code: 'request-replayed' })
+    })
+
+    test('GET /v1/keys/self is refused with another path, for another host, too late, beside a bearer, and when the key is dead', async () => {
+      const { key, rotationId } = await monitored(kind)
+      const codes = [
+        await get(key, '/v1/keys/self', { signedFor: 'https://other.example' }),
+        await get(key, '/v1/keys/self', { signedFor: `${at.house.config.publicUrl}/x` }),
+        await get(key, '/v1/keys/self', { created: Math.floor(Date.now() / 1_000) - 70 }),
+        await get(key, '/v1/keys/self', { headers: { authorization: 'Bearer x' } }),
+        await get({ ...key, record: { ...key.record, keyId: 'nobody0123456789' as KeyId } }, '/v1/keys/self'),
+        await get(key, '/v1/keys/self', { headers: { 'signature-input': 'nonsense' } }),
+      ].map((answer) => problemOf(answer).code)
+      expect(codes).toEqual(['invalid-key', 'invalid-key', 'request-stale', 'invalid-key', 'invalid-key', 'signature-malformed'])
+      await at.client.post(`/v1/rotations/${rotationId}/escalate`, { reason: 'leaked' })
+      await reached(at.client, rotationId, 'completed')
+      const dead = await get(key, '/v1/keys/self')
+      const unknown = await at.client.get('/v1/keys/self', { token: 'kt_prod_none' })
+      expect(problemOf(dead)).toMatchObject({ status: 401, code: 'invalid-key', title: problemOf(unknown).title })
+    })
+
+    test('GET /v1/feed is opened by it, and a stream goes on with the one signature that has opened it', async () => {
+      const { key, rotationId } = await monitored(kind)
+      const path = '/v1/feed?after=0&wait=1s'
+      expect((await get(key, path)).body).toMatchObject({
+        events: [{ type: 'keyturn.rotation.introduced', data: { rotationId } }],
+      })
+      const signed = await signMessage(key, { url: `${at.house.config.publicUrl}/v1/feed` })
+      const leaving = new AbortController()
+      onTestFinished(() => leaving.abort())
+      const headers = { ...signed, accept: 'text/event-stream' }
+      const response = await fetch(`${at.client.url}/v1/feed`, { headers, signal: leaving.signal })
+      let said = ''
+      const read = async () => {
+        for await (const text of response.body?.pipeThrough(new TextDecoderStream()) ?? []) said += text
+      }
+      read().catch(() => undefined)
+      await eventually(() => said.includes('keyturn.rotation.introduced'), 'what was told before')
+      await at.client.post(`/v1/rotations/${rotationId}/roll-back`, { reason: 'on purpose' })
+      await eventually(() => said.includes('keyturn.rotation.rolled-back'), 'what is told then')
+    })
+  },
+)
+
+test('a token that signs is no bearer to /v1/keys/self and /v1/feed', async () => {
+  const { key } = await monitored('hmac-sha256')
+  for (const path of ['/v1/keys/self', '/v1/feed'])
+    expect((await at.client.refusal('GET', path, { token: key.token })).code).toBe('invalid-key')
+})

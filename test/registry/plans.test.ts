@@ -5,6 +5,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listAudit, verifyAudit } from '../../registry/audit.ts'
 import { claimOfKey, destroyExpiredClaims, redeemSuccessor, wipeRepeatableClaims } from '../../registry/claims.ts'
+import { clientOfKey } from '../../registry/client-events.ts'
 import { getClient } from '../../registry/clients.ts'
 import { listCredentials } from '../../registry/credential-list.ts'
 import { getCredential } from '../../registry/credentials.ts'
@@ -214,8 +215,11 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     const token = await tokenOf(db, claimId)
     await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256(token) }, at: at(0), from: 'x', sealer })
     await redeemSuccessor(db, { shown: { tokenSha256: tokenSha256('none of ours') }, at: at(0), from: 'x', sealer })
-    await keyForSession(db, { tokenSha256: tokenSha256(token) }, at(0))
-    await ownKey(db, tokenSha256(token), at(0))
+    for (const shown of [{ tokenSha256: tokenSha256(token) }, { keyId }]) {
+      await keyForSession(db, shown, at(0))
+      await ownKey(db, shown, at(0))
+      await clientOfKey(db, shown, at(0))
+    }
     await gatewaysOpen(db)
     await openSealer(db, { kek: randomBytes(32) })
     const sighting = { source: 'test', url: 'https://example.com' }
