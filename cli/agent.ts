@@ -18,22 +18,27 @@ export const agentCommand = (): Command =>
     .action(agent)
 
 async function agent({ config: file, checkConfig }: { config: string; checkConfig?: true }): Promise<void> {
-  const [{ AgentConfigError, openStore, readAgentConfig, runAgent }, { parse }] = await Promise.all([
+  const [{ AgentConfigError, openStore, readAgentConfig, readFirst, runAgent }, { parse }] = await Promise.all([
     import('@keyturn/client/agent'),
     import('yaml'),
   ])
   const text = await read(file)
-  const config = (() => {
+  const said = <T>(work: () => T): T => {
     try {
-      return readAgentConfig(parse(text))
+      return work()
     } catch (error) {
       if (error instanceof AgentConfigError) throw new UsageFailure(`${file}: ${error.message}`)
       throw new UsageFailure(`${file} is not YAML`)
     }
-  })()
+  }
+  const config = said(() => readAgentConfig(parse(text)))
   const store = await openStore(config)
   if (checkConfig === true) return
-  const firstKey = config.firstKeyFile === undefined ? undefined : (await maybeRead(config.firstKeyFile))?.trim()
+  const { firstKeyFile, firstClaimFile } = config
+  const [key, claim = process.env['KEYTURN_FIRST_CLAIM'] || undefined] = await Promise.all(
+    [firstKeyFile, firstClaimFile].map((path) => (path === undefined ? undefined : maybeRead(path))),
+  )
+  const first = said(() => readFirst(config, { key, claim }))
   const ending = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -44,12 +49,10 @@ async function agent({ config: file, checkConfig }: { config: string; checkConfi
   const tell = (event: AgentEvent): void => {
     process.stdout.write(`${JSON.stringify({ at: new Date().toISOString(), ...event })}\n`)
   }
-  await runAgent({ config, store, tell, ...(firstKey === undefined ? {} : { firstKey }) }, ending.signal).catch(
-    (error: Error) => {
-      // What a store says never holds a key; of others, the name is enough.
-      throw error.name === 'StoreError' ? new Failure(error.message) : error
-    },
-  )
+  await runAgent({ config, store, tell, ...first }, ending.signal).catch((error: Error) => {
+    // What these say never holds a key; of others, the name is enough.
+    throw error.name === 'StoreError' || error.name === 'ClaimError' ? new Failure(error.message) : error
+  })
 }
 
 async function read(file: string): Promise<string> {
@@ -58,7 +61,7 @@ async function read(file: string): Promise<string> {
   return text
 }
 
-/** A first key that has been used may be gone. */
+/** A first key or claim that has been used may be gone. */
 const maybeRead = (file: string): Promise<string | undefined> =>
   readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined

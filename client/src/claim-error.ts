@@ -5,7 +5,7 @@ export class ClaimError extends Error {
   readonly code: string
 
   constructor(code: string) {
-    super(`the successor was not handed out: ${code}`)
+    super(`the key was not handed out: ${code}`)
     this.code = code
   }
 }

@@ -1,5 +1,6 @@
 /** A `fetch` that shows an API key, or signs with it, and follows the key's rotations by itself. */
 import { HEADERS, parseRotationNotice } from '@keyturn/contract/headers'
+import { readClaimCode } from './claim-code.ts'
 import { Claimant, isReplaced } from './claims.ts'
 import type { Listener } from './events.ts'
 import { Exchange } from './exchange.ts'
@@ -43,7 +44,6 @@ export interface Client {
 }
 
 const TIMEOUT_MS = 10_000
-const CODE = /^[0-9A-Za-z]{43}$/
 
 export function createClient(options: ClientOptions): Client {
   const { store, credential, fetch = globalThis.fetch, now = Date.now, timeoutMs = TIMEOUT_MS } = options
@@ -105,7 +105,7 @@ export function createClient(options: ClientOptions): Client {
       return exchange.send(await (signs ? signedOutgoing(fetch, input, init, now) : shownOutgoing(fetch, input, init)))
     },
     async claim(urlOrCode) {
-      const code = readCode(urlOrCode)
+      const code = readClaimCode(urlOrCode)
       await opened()
       const { keyId } = await claimant.claim(code)
       return { keyId }
@@ -128,13 +128,6 @@ function readApi(given: string | URL): string {
   const { protocol, origin, pathname } = new URL(given)
   if (protocol !== 'https:' && protocol !== 'http:') throw new TypeError('`api` is not an http or https address')
   return origin + pathname.replace(/\/+$/, '')
-}
-
-/** The last part of an address, be it in the path or after the number sign. */
-function readCode(urlOrCode: string): string {
-  const code = urlOrCode.split(/[/#]/).at(-1) ?? ''
-  if (!CODE.test(code)) throw new TypeError('there is no claim code in it: copy it as a whole')
-  return code
 }
 
 function checkOrigin(input: Parameters<typeof fetch>[0], origins: ReadonlySet<string>): void {

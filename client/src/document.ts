@@ -1,10 +1,12 @@
 /** What a client keeps, as text: for stores that hold a text. */
+import { KEY_KINDS, type KeyKind } from '@keyturn/contract/key-kind'
 import {
   type PendingClaim,
   type PrivateJwk,
   type RefusedClaim,
-  type StoredCredential,
+  type StoredFirstClaim,
   type StoredKey,
+  type StoredValue,
   StoreError,
 } from './store.ts'
 
@@ -13,15 +15,16 @@ const FORMAT = 1
 type Fields = Readonly<Record<string, unknown>>
 
 const isObject = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value)
+const isKind = (value: unknown): value is KeyKind => KEY_KINDS.includes(value as KeyKind)
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
-export const writeDocument = (value: StoredCredential): string => JSON.stringify(value)
+export const writeDocument = (value: StoredValue): string => JSON.stringify(value)
 
 /**
  * @param where for messages: a path, a URL
  * @throws StoreError unreadable, newer-format
  */
-export function readDocument(text: string, where: string): StoredCredential {
+export function readDocument(text: string, where: string): StoredValue {
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -36,7 +39,7 @@ export function readDocument(text: string, where: string): StoredCredential {
  * The same for stores that hold fields.
  * @throws StoreError unreadable, newer-format
  */
-export function checkDocument(value: unknown, where: string): StoredCredential {
+export function checkDocument(value: unknown, where: string): StoredValue {
   if (!isObject(value)) throw unreadable(where, 'is not an object')
   const { format, credentialId, current, previous, pending, refused } = value
   if (typeof format === 'number' && format > FORMAT) {
@@ -45,9 +48,10 @@ export function checkDocument(value: unknown, where: string): StoredCredential {
   }
   if (format !== FORMAT) throw unreadable(where, 'has no "format" that is known')
   if (credentialId !== undefined && !isText(credentialId)) throw unreadable(where, '"credentialId" is not a text')
+  const of = { format, ...(credentialId === undefined ? {} : { credentialId }) } as const
+  if (current === undefined && isKind(value['kind'])) return { ...of, ...readFirstClaim(value, value['kind'], where) }
   return {
-    format,
-    ...(credentialId === undefined ? {} : { credentialId }),
+    ...of,
     current: readKey(current, where, 'current'),
     ...(previous === undefined ? {} : { previous: readKey(previous, where, 'previous') }),
     ...(pending === undefined ? {} : { pending: readPending(pending, where) }),
@@ -68,6 +72,18 @@ function readKey(value: unknown, where: string, name: string): StoredKey {
   if (kind !== 'bearer' && kind !== 'hmac-sha256') throw unreadable(where, `has no "${name}.kind" that is known`)
   if (!isText(token)) throw unreadable(where, `has no "${name}.token"`)
   return { ...id, kind, token }
+}
+
+function readFirstClaim({ pending, refused }: Fields, kind: KeyKind, where: string) {
+  const { claim, ...rest } = readPending(pending, where)
+  if (claim === undefined) throw unreadable(where, 'has no "pending.claim"')
+  if (refused !== undefined && !isText(refused)) throw unreadable(where, '"refused" is not a text')
+  const read: Omit<StoredFirstClaim, 'format'> = {
+    kind,
+    pending: { ...rest, claim },
+    ...(refused === undefined ? {} : { refused }),
+  }
+  return read
 }
 
 function readPending(value: unknown, where: string): PendingClaim {

@@ -12,7 +12,9 @@ export {
   StoreConflict,
   type Stored,
   type StoredCredential,
+  type StoredFirstClaim,
   type StoredKey,
+  type StoredValue,
   StoreError,
   type StoreErrorCode,
 } from './store.ts'

@@ -6,6 +6,11 @@ import { backOff } from './waiting.ts'
 /** A key that another one was taken for is tried again after so long, and then the later the more often it was refused. */
 const REFUSED_MS = { shortest: 1_000, longest: 60_000 }
 
+const EMPTY = 'The store holds no key yet: give one as `credential`.'
+const CLAIMING = 'The store holds no key yet, but the claim of a first one, which an agent has begun: start the agent.'
+
+type Held = Stored<StoredCredential>
+
 interface KeyringOptions {
   readonly store: Store
   /** What the program was given, for a store that holds nothing yet. */
@@ -16,9 +21,9 @@ interface KeyringOptions {
 
 export class Keyring {
   readonly #options: KeyringOptions
-  #stored: Stored | undefined
+  #stored: Held | undefined
   #readAt = Number.NEGATIVE_INFINITY
-  #reading: Promise<Stored> | undefined
+  #reading: Promise<Held> | undefined
   readonly #workedAt = new Map<string, number>()
   readonly #refused = new Map<string, { readonly times: number; readonly until: number }>()
 
@@ -46,24 +51,25 @@ export class Keyring {
    * Reads the store, and puts what was given into one that is empty. Calls that come meanwhile share it.
    * @throws StoreError
    */
-  read(signal?: AbortSignal): Promise<Stored> {
+  read(signal?: AbortSignal): Promise<Held> {
     this.#reading ??= this.#read(signal).finally(() => {
       this.#reading = undefined
     })
     return this.#reading
   }
 
-  async #read(signal: AbortSignal | undefined): Promise<Stored> {
+  async #read(signal: AbortSignal | undefined): Promise<Held> {
     const { store, given, now } = this.#options
     for (;;) {
       const found = await store.read(signal)
-      if (found !== undefined) {
-        this.#adopt(found, now())
-        return found
+      if (found?.value.current !== undefined) {
+        const held = { ...found, value: found.value }
+        this.#adopt(held, now())
+        return held
       }
-      if (given === undefined) throw new StoreError('unreadable', 'The store holds no key yet: give one as `credential`.')
+      if (given === undefined) throw new StoreError('unreadable', found === undefined ? EMPTY : CLAIMING)
       try {
-        const stored = { value: given, version: await store.replace(given, undefined, signal) }
+        const stored = { value: given, version: await store.replace(given, found?.version, signal) }
         this.#adopt(stored, now())
         return stored
       } catch (error) {
@@ -76,7 +82,7 @@ export class Keyring {
    * @returns undefined when somebody else was first
    * @throws StoreError
    */
-  async replace(value: StoredCredential, after: string, signal: AbortSignal): Promise<Stored | undefined> {
+  async replace(value: StoredCredential, after: string, signal: AbortSignal): Promise<Held | undefined> {
     try {
       const stored = { value, version: await this.#options.store.replace(value, after, signal) }
       this.#adopt(stored, this.#options.now())
@@ -95,7 +101,7 @@ export class Keyring {
     return true
   }
 
-  #adopt(stored: Stored, at: number): void {
+  #adopt(stored: Held, at: number): void {
     const { given, tell } = this.#options
     const expected = given?.credentialId
     const { credentialId, current } = stored.value

@@ -53,8 +53,24 @@ export interface StoredCredential {
   readonly refused?: RefusedClaim
 }
 
-export interface Stored {
-  readonly value: StoredCredential
+/** The claim of a first key, made and stored before it is sent: there is no key to go on with yet. */
+export interface StoredFirstClaim {
+  readonly format: 1
+  readonly credentialId?: string
+  readonly current?: undefined
+  readonly kind: StoredKey['kind']
+  readonly pending: PendingClaim & { readonly claim: string }
+  /** A problem code: this claim is refused for good, and is not asked for again. */
+  readonly refused?: string
+}
+
+export type StoredValue = StoredCredential | StoredFirstClaim
+
+/** Of the key in use, or of the one that is being claimed. */
+export const kindOf = (value: StoredValue): StoredKey['kind'] => (value.current === undefined ? value.kind : value.current.kind)
+
+export interface Stored<Value extends StoredValue = StoredValue> {
+  readonly value: Value
   /** Of the store: its own number, hash or tag. */
   readonly version: string
 }
@@ -71,7 +87,7 @@ export interface Store {
    * @throws StoreConflict when somebody else was first
    * @throws StoreError
    */
-  replace(next: StoredCredential, after: string | undefined, signal?: AbortSignal): Promise<string>
+  replace(next: StoredValue, after: string | undefined, signal?: AbortSignal): Promise<string>
   /** Calls back when another process may have changed it, until what it returns is called. Stores without it are asked now and then. */
   watch?(onChange: () => void): () => void
 }

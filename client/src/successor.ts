@@ -1,9 +1,9 @@
-/** One question to the API: for the key that replaces the one that is held. It may be asked again, and the answer is the same. */
+/** One question to the API: for a key, with a claim or with the key that it replaces. It may be asked again, and the answer is the same. */
 
 import { utf8 } from './bytes.ts'
 import { claimBody, openJwe } from './key-pairs.ts'
-import { shownBy } from './signing.ts'
-import type { PendingClaim, StoredKey } from './store.ts'
+import { shownBy, type ToSign } from './signing.ts'
+import type { PendingClaim, PrivateJwk, StoredKey } from './store.ts'
 
 export type Answer =
   | { readonly outcome: 'key'; readonly key: StoredKey }
@@ -26,16 +26,36 @@ const textOf = (body: unknown, name: string): string | undefined => {
   return typeof value === 'string' ? value : undefined
 }
 
-/** @param old shown where the claim has no code of its own */
-export async function askForSuccessor(
+/** With the claim that was handed over, or else with the old key. */
+export const askForSuccessor = (asking: Asking, old: StoredKey, pending: PendingClaim, signal: AbortSignal): Promise<Answer> => {
+  const { claim, privateKey } = pending
+  if (claim !== undefined) return askWithClaim(asking, old.kind, { claim, privateKey }, signal)
+  const show = (toSign: ToSign) => shownBy(old, toSign)
+  return ask(asking, { path: '/v1/successor', kind: old.kind, privateKey, show }, signal)
+}
+
+export const askWithClaim = (
+  asking: Asking,
+  kind: StoredKey['kind'],
+  { claim, privateKey }: Pick<PendingClaim, 'privateKey'> & { readonly claim: string },
+  signal: AbortSignal,
+): Promise<Answer> => ask(asking, { path: `/v1/claims/${claim}`, kind, privateKey, show: async () => ({}) }, signal)
+
+interface Question {
+  readonly path: string
+  readonly kind: StoredKey['kind']
+  readonly privateKey: PrivateJwk
+  readonly show: (toSign: ToSign) => Promise<Readonly<Record<string, string>>>
+}
+
+async function ask(
   { api, fetch, timeoutMs, now }: Asking,
-  old: StoredKey,
-  { claim, privateKey }: PendingClaim,
+  { path, kind, privateKey, show }: Question,
   signal: AbortSignal,
 ): Promise<Answer> {
-  const url = claim === undefined ? `${api}/v1/successor` : `${api}/v1/claims/${claim}`
+  const url = api + path
   const body = utf8(JSON.stringify(claimBody(privateKey)))
-  const shown = claim === undefined ? await shownBy(old, { method: 'POST', url, body, now: now() }) : {}
+  const shown = await show({ method: 'POST', url, body, now: now() })
   let status: number
   let retryAfter: string | null
   let answer: unknown
@@ -60,7 +80,7 @@ export async function askForSuccessor(
     return { outcome: 'later', detail: `the API answers ${code}`, ...(afterMs > 0 ? { afterMs } : {}) }
   }
   if (status !== 200) return { outcome: 'refused', code }
-  return readKey(answer, old.kind, privateKey)
+  return readKey(answer, kind, privateKey)
 }
 
 async function readKey(answer: unknown, kind: StoredKey['kind'], privateKey: PendingClaim['privateKey']): Promise<Answer> {

@@ -123,6 +123,40 @@ test('SIGTERM ends it when its command has ended, a second one at once', async (
   expect((await second.finished).code).toBe(0)
 })
 
+test('begins with a claim from the environment or a file; one that is used, or is none, ends it with a word', async () => {
+  const directory = emptyDirectory()
+  onTestFinished(directory.remove)
+  const at = (name: string): string => join(directory.path, name)
+  const { clientId } = await office.json<{ clientId: string }>(['client', 'create', '--name', 'Acme'])
+  const create = ['credential', 'create', '--client', clientId, '--name', 'feed', '--environment', 'prod']
+  const { claim, claimUrl } = await office.json<{ claim: string; claimUrl: string }>(create)
+  const config = {
+    api: office.api,
+    store: { file: at('store.json') },
+    firstClaimFile: at('first-claim'),
+    files: [{ path: at('key') }],
+    check: { used: false },
+  }
+  const start = (change: object = {}, env: Record<string, string> = {}) => {
+    writeFileSync(at('agent.json'), JSON.stringify({ ...config, ...change }))
+    return startKeyturn(['agent', '--config', at('agent.json')], { cwd: directory.path, env })
+  }
+  const agent = start({}, { KEYTURN_FIRST_CLAIM: claimUrl })
+  await agent.says('"switched"')
+  process.kill(agent.pid, 'SIGTERM')
+  expect((await agent.finished).code).toBe(0)
+  expect(readFileSync(at('key'), 'utf8')).toMatch(/^kt_prod_/)
+  expect(agent.stdout).not.toMatch(new RegExp(`kt_prod_|${claim}`))
+
+  writeFileSync(at('first-claim'), `${claim}\n`)
+  const used = await start({ store: { file: at('other.json') } }).finished
+  expect([used.code, used.stderr]).toEqual([1, expect.stringContaining('the key was not handed out: claim-used')])
+  writeFileSync(at('first-claim'), 'PRECIOUS')
+  const none = await start({ store: { file: at('third.json') } }).finished
+  expect([none.code, none.stderr]).toEqual([2, expect.stringMatching(/the first claim: there is no claim code in it/)])
+  expect(none.stdout + none.stderr).not.toContain('PRECIOUS')
+})
+
 test('a configuration that can not work is a wrong usage, said with the field', async () => {
   const directory = emptyDirectory()
   onTestFinished(directory.remove)

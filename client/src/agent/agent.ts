@@ -4,13 +4,15 @@
  */
 import { Claimant } from '../claims.ts'
 import type { ClientEvent } from '../events.ts'
-import { readGiven } from '../given.ts'
+import { claimFirstKey } from '../first-claim.ts'
+import { type Given, readGiven } from '../given.ts'
 import { Keyring } from '../keyring.ts'
-import { type Store, type StoredKey, StoreError } from '../store.ts'
+import { type Store, type StoredCredential, type StoredKey, StoreError } from '../store.ts'
 import type { Asking } from '../successor.ts'
 import { backOff, jittered, pause } from '../waiting.ts'
 import type { AgentConfig, CheckConfig } from './config.ts'
 import { writeFiles } from './files.ts'
+import type { First } from './first.ts'
 import { News } from './news.ts'
 import { ApiAway, askOwnKey, type OwnKey } from './own-key.ts'
 import { ProgramError, runCommand, tellProgram } from './program.ts'
@@ -28,11 +30,10 @@ export type AgentEvent =
   | { readonly type: 'no-key-accepted'; readonly keyId: string }
   | { readonly type: 'api-away'; readonly detail: string }
 
-export interface AgentOptions {
+/** The first key is put into a store that holds none; a first claim is used for such a store. */
+export interface AgentOptions extends First {
   readonly config: AgentConfig
   readonly store: Store
-  /** Put into the store when it is empty. */
-  readonly firstKey?: string
   readonly tell: (event: AgentEvent) => void
   readonly fetch?: typeof fetch
   /** How long a key is left alone that the program did not come up with: from a minute to an hour unless given. */
@@ -47,14 +48,16 @@ const AGAIN_MS = { shortest: 60_000, longest: 3_600_000 }
 
 /**
  * Works until `signal` ends it: what is being written is written then, and what is still to be checked is checked at the next start.
- * @throws StoreError when there is no key to begin with, or one that the agent can not look after
+ * @throws StoreError when there is no key to begin with; ClaimError when there is none for the first claim
  */
 export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<void> {
   // The pauses of the library keep no process alive.
   const alive = setInterval(() => undefined, 3_600_000)
   try {
     const agent = new Agent(options, signal)
-    await agent.begin()
+    await agent.begin().catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    })
     while (!signal.aborted) {
       await agent.look()
       await agent.rest().catch(() => undefined)
@@ -81,23 +84,22 @@ class Agent {
 
   constructor(options: AgentOptions, signal: AbortSignal) {
     const { config, store, firstKey, tell, fetch = globalThis.fetch } = options
-    const { credentialId } = config
-    const given =
-      firstKey === undefined ? undefined : { token: firstKey, ...(credentialId === undefined ? {} : { credentialId }) }
     this.#options = options
     this.#signal = signal
-    this.#keyring = new Keyring({ store, given: readGiven(given), now: Date.now, tell })
+    this.#keyring = new Keyring({ store, given: givenKey(firstKey, config), now: Date.now, tell })
     this.#asking = { api: config.api, fetch, timeoutMs: TIMEOUT_MS, now: Date.now }
     this.#news = new News(this.#asking)
     this.#claimant = new Claimant({ keyring: this.#keyring, asking: this.#asking, tell, signal })
   }
 
+  /** To a key, if there is none yet. A store that does not answer is waited for. */
   async begin(): Promise<void> {
+    const { config, store, firstKey, firstClaim: code, tell } = this.#options
+    const { kind, credentialId } = config
+    const claiming = { code, kind, credentialId, store, asking: this.#asking, tell, signal: this.#signal }
+    if (firstKey === undefined) await claimFirstKey(claiming)
     try {
-      const { current } = (await this.#keyring.read()).value
-      if (current.kind === 'bearer') return
-      const message = `The agent looks after keys that are sent, and this one signs (${current.kind}): use the library.`
-      throw new StoreError('failed', message)
+      await this.#keyring.read()
     } catch (error) {
       if (!(error instanceof StoreError) || error.code !== 'unreachable') throw error
     }
@@ -251,4 +253,9 @@ class Agent {
       if (Date.now() > until) throw new ProgramError(`no gateway has seen the key in use within ${usedWithinMs / 1_000} s`, true)
     }
   }
+}
+
+function givenKey(given: Given | undefined, { credentialId }: AgentConfig): StoredCredential | undefined {
+  const key = readGiven(given)
+  return key === undefined || credentialId === undefined ? key : { ...key, credentialId }
 }

@@ -1,4 +1,5 @@
 /** What the agent is told: which key, where it is kept, and what has to be done so that a program takes a new one. */
+import { KEY_KINDS, type KeyKind } from '@keyturn/contract/key-kind'
 
 /** A path, its fields named by their words: `store.file`. */
 export class AgentConfigError extends Error {
@@ -45,8 +46,12 @@ export interface AgentConfig {
   readonly api: string
   readonly credentialId?: string
   readonly store: StoreConfig
+  /** Of the credential. A token does not say whether it is sent or signs. */
+  readonly kind: KeyKind
   /** A file with the first key, read while the store is empty. */
   readonly firstKeyFile?: string
+  /** A file with the claim of the first key, instead. */
+  readonly firstClaimFile?: string
   /** Files that hold the key and nothing else. */
   readonly files: readonly { readonly path: string; readonly mode: number }[]
   readonly program: ProgramConfig
@@ -172,23 +177,46 @@ function checkOf(value: unknown): CheckConfig {
   }
 }
 
+function kindOf(value: unknown): KeyKind {
+  const kind = KEY_KINDS.find((known) => known === (value ?? 'bearer'))
+  if (kind === undefined) throw wrong('kind', `is one of ${KEY_KINDS.join(', ')}`)
+  return kind
+}
+
 /** @throws AgentConfigError, which names the field */
 export function readAgentConfig(value: unknown): AgentConfig {
-  const known = ['api', 'credentialId', 'store', 'firstKeyFile', 'files', 'program', 'check', 'interval']
+  const known = [
+    'api',
+    'credentialId',
+    'kind',
+    'store',
+    'firstKeyFile',
+    'firstClaimFile',
+    'files',
+    'program',
+    'check',
+    'interval',
+  ]
   const config = fieldsOf(value, '', known)
   const files = config['files'] ?? []
   if (!Array.isArray(files)) throw wrong('files', 'is a list')
+  const pathIn = (name: string) => maybe(config[name], (file) => text(file, name))
+  const [firstKeyFile, firstClaimFile] = [pathIn('firstKeyFile'), pathIn('firstClaimFile')]
+  if (firstKeyFile !== undefined && firstClaimFile !== undefined)
+    throw wrong('firstClaimFile', 'has no place beside firstKeyFile')
+  const kind = kindOf(config['kind'])
+  const store = storeOf(config['store'])
+  if (kind === 'ed25519' && 'env' in store) throw wrong('store.env', 'holds tokens, and no ed25519 key')
   return {
     api: address(config['api'], 'api'),
     ...given(
       'credentialId',
       maybe(config['credentialId'], (id) => text(id, 'credentialId')),
     ),
-    store: storeOf(config['store']),
-    ...given(
-      'firstKeyFile',
-      maybe(config['firstKeyFile'], (file) => text(file, 'firstKeyFile')),
-    ),
+    kind,
+    store,
+    ...given('firstKeyFile', firstKeyFile),
+    ...given('firstClaimFile', firstClaimFile),
     files: files.map((file, i) => fileOf(file, `files[${i}]`)),
     program: programOf(config['program']),
     check: checkOf(config['check']),

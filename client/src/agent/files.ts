@@ -5,7 +5,9 @@ import { diskError, readText, replaceFile, target } from '../stores/disk.ts'
 import { withLock } from '../stores/lock.ts'
 import type { AgentConfig } from './config.ts'
 
-const textOf = (key: StoredKey): string => (key.kind === 'ed25519' ? JSON.stringify(key.privateKey) : key.token)
+/** A token; or of Ed25519 the private key as a JWK, with the id that its signatures name. */
+const textOf = (key: StoredKey): string =>
+  key.kind === 'ed25519' ? JSON.stringify({ ...key.privateKey, kid: key.keyId }) : key.token
 
 /**
  * Replaces each that holds something else, as a whole; its owner stays.

@@ -42,7 +42,7 @@ export async function askOwnKey(
   if (response.status === 401 && fields['code'] === 'invalid-key') return undefined
   const { keyId, version, successor, lastUsedAt, sunsetAt } = fields
   if (response.status !== 200 || typeof keyId !== 'string' || typeof version !== 'number')
-    throw new ApiAway(`the API answers ${response.status}`)
+    throw new ApiAway(`the API answers ${typeof fields['code'] === 'string' ? fields['code'] : response.status}`)
   return {
     keyId,
     version,

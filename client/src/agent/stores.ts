@@ -6,10 +6,15 @@ import { fileStore } from '../stores/file.ts'
 import type { AgentConfig } from './config.ts'
 
 /** Those on servers are loaded when they are wanted. */
-export async function openStore({ store, credentialId }: Pick<AgentConfig, 'store' | 'credentialId'>): Promise<Store> {
-  const of = credentialId === undefined ? {} : { credentialId }
+export async function openStore({
+  store,
+  credentialId,
+  kind,
+}: Pick<AgentConfig, 'store' | 'credentialId' | 'kind'>): Promise<Store> {
+  const ofToken = kind === 'ed25519' ? {} : { kind }
+  const of = { ...ofToken, ...(credentialId === undefined ? {} : { credentialId }) }
   if ('file' in store) return fileStore(store.file)
-  if ('env' in store) return envFileStore({ path: store.env, variable: store.variable })
+  if ('env' in store) return envFileStore({ path: store.env, variable: store.variable, ...ofToken })
   if ('aws' in store) return (await import('../stores/aws.ts')).awsStore({ ...store.aws, ...of })
   if ('kubernetes' in store) return (await import('../stores/kubernetes.ts')).kubernetesStore({ ...store.kubernetes, ...of })
   const { tokenFile, ...vault } = store.vault

@@ -6,7 +6,7 @@
  * label only from the version that the request names. AWSCURRENT moves only when the key in use changes.
  */
 import { AwsClient } from 'aws4fetch'
-import { type Store, StoreConflict, type StoredCredential, StoreError } from '../store.ts'
+import { type Store, StoreConflict, type StoredValue, StoreError } from '../store.ts'
 import { type AwsCredentials, environmentCredentials } from './aws-credentials.ts'
 import { credentialOf, type FieldOptions, type Fields, withCredential } from './fields.ts'
 import { isObject, noAnswer, parseJson, within } from './remote.ts'
@@ -37,7 +37,7 @@ interface Version {
 interface Contents {
   readonly head: Version
   readonly current: Version
-  readonly value: StoredCredential | undefined
+  readonly value: StoredValue | undefined
 }
 
 interface Refusal {
@@ -146,7 +146,8 @@ export function awsStore(options: AwsOptions): Store {
     const inUse = credentialOf(current.fields, where, options)
     if (head === undefined || head === current) return { head: current, current, value: inUse }
     const value = credentialOf(head.fields, where, options)
-    if (value === undefined || inUse === undefined || inUse.current.keyId === value.current.keyId) return { head, current, value }
+    if (value === undefined || inUse === undefined || inUse.current?.keyId === value.current?.keyId)
+      return { head, current, value }
     // A version without a document came from somebody else after the head: the key in use is theirs.
     if (current.fields['keyturn'] === undefined) return { head, current, value: inUse }
     // Whoever wrote the head has not come to this.
@@ -181,7 +182,7 @@ export function awsStore(options: AwsOptions): Store {
   const makeCurrent = (id: string, from: string, signal: AbortSignal | undefined) => moved('AWSCURRENT', from, id, signal)
 
   /** Keyturn's first version of a secret that has a key already: the same from whoever comes first, with the same id. */
-  async function adopt(contents: Contents, value: StoredCredential, signal: AbortSignal | undefined): Promise<Contents> {
+  async function adopt(contents: Contents, value: StoredValue, signal: AbortSignal | undefined): Promise<Contents> {
     const { current } = contents
     const fields = withCredential(value, current.fields, options)
     const id = await digest(`${secretId} ${current.id}`)
@@ -191,7 +192,7 @@ export function awsStore(options: AwsOptions): Store {
   }
 
   /** Whoever fills the same empty place asks for the same id, and one of them gets it. */
-  async function begin(next: StoredCredential, signal: AbortSignal | undefined): Promise<string> {
+  async function begin(next: StoredValue, signal: AbortSignal | undefined): Promise<string> {
     const id = await digest(secretId)
     const version = { ClientRequestToken: id, SecretString: JSON.stringify(withCredential(next, {}, options)) }
     try {
@@ -203,9 +204,9 @@ export function awsStore(options: AwsOptions): Store {
     return id
   }
 
-  async function goOn(next: StoredCredential, contents: Contents, signal: AbortSignal | undefined): Promise<string> {
+  async function goOn(next: StoredValue, contents: Contents, signal: AbortSignal | undefined): Promise<string> {
     const { head, current, value } = contents
-    const changes = value?.current.keyId !== next.current.keyId
+    const changes = value?.current?.keyId !== next.current?.keyId
     const id = crypto.randomUUID()
     const SecretString = JSON.stringify(withCredential(next, current.fields, options))
     await call('PutSecretValue', { SecretId: secretId, ClientRequestToken: id, SecretString, VersionStages: [DRAFT] }, signal)

@@ -9,7 +9,16 @@ import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { readDocument, writeDocument } from '../document.ts'
 import { keyIdOf } from '../given.ts'
-import { type Store, StoreConflict, type Stored, type StoredCredential, type StoredKey, StoreError } from '../store.ts'
+import {
+  kindOf,
+  type Store,
+  StoreConflict,
+  type Stored,
+  type StoredCredential,
+  type StoredKey,
+  type StoredValue,
+  StoreError,
+} from '../store.ts'
 import { diskError, readText, replaceFile, target } from './disk.ts'
 import { watchFile } from './file.ts'
 import { withLock } from './lock.ts'
@@ -37,8 +46,8 @@ interface Found {
 const tokenOf = (key: StoredKey | undefined): string | undefined =>
   key === undefined || key.kind === 'ed25519' ? undefined : key.token
 
-const isOf = ({ current, previous }: StoredCredential, token: string): boolean =>
-  token === tokenOf(current) || token === tokenOf(previous)
+const isOf = (value: StoredValue, token: string): boolean =>
+  value.current !== undefined && (token === tokenOf(value.current) || token === tokenOf(value.previous))
 
 const hashOf = (text: string): string => createHash('sha256').update(text).digest('base64url')
 
@@ -100,8 +109,7 @@ export function envFileStore({ path, variable, kind = 'bearer' }: EnvFileOptions
       return stored
     },
     async replace(next, after, signal) {
-      const { current } = next
-      if (current.kind === 'ed25519') {
+      if (kindOf(next) === 'ed25519') {
         throw new StoreError('failed', `${path} holds tokens: keep an Ed25519 key in a file store.`)
       }
       // Before it waits for the lock, and again when it has it.
@@ -112,7 +120,8 @@ export function envFileStore({ path, variable, kind = 'bearer' }: EnvFileOptions
         if (stored?.version !== after) throw new StoreConflict()
         const text = `${writeDocument(next)}\n`
         await replaceFile(beside, text)
-        await setVariable(file, env, current.token)
+        const token = tokenOf(next.current)
+        if (token !== undefined) await setVariable(file, env, token)
         return hashOf(text)
       }
       return withLock(file, replace, signal).catch(say)

@@ -4,7 +4,7 @@
  */
 import { checkDocument, readDocument, writeDocument } from '../document.ts'
 import { keyIdOf } from '../given.ts'
-import { type StoredCredential, type StoredKey, StoreError } from '../store.ts'
+import { kindOf, type StoredCredential, type StoredKey, type StoredValue, StoreError } from '../store.ts'
 
 export type Fields = Readonly<Record<string, unknown>>
 
@@ -13,6 +13,8 @@ export interface FieldOptions {
   readonly field?: string
   /** Only this credential's key is taken; another one's is refused. */
   readonly credentialId?: string
+  /** Of a token that stands there without a document. `bearer` unless given. */
+  readonly kind?: 'bearer' | 'hmac-sha256'
 }
 
 /** The field with the document. */
@@ -22,12 +24,14 @@ const shown = (key: StoredKey): string => (key.kind === 'ed25519' ? JSON.stringi
 
 /** `others` with the fields of a credential set. @throws StoreError wrong-credential */
 export function withCredential(
-  value: StoredCredential,
+  value: StoredValue,
   others: Fields,
   { field = 'token', credentialId }: FieldOptions,
 ): Record<string, unknown> {
   requireCredential(value, credentialId, 'what is to be stored')
-  return { ...others, [field]: shown(value.current), keyId: value.current.keyId, [DOCUMENT]: writeDocument(value) }
+  const { current } = value
+  const inUse = current === undefined ? {} : { [field]: shown(current), keyId: current.keyId }
+  return { ...others, ...inUse, [DOCUMENT]: writeDocument(value) }
 }
 
 /**
@@ -39,8 +43,8 @@ export function withCredential(
 export function credentialOf(
   fields: Fields,
   where: string,
-  { field = 'token', credentialId }: FieldOptions,
-): StoredCredential | undefined {
+  { field = 'token', credentialId, kind = 'bearer' }: FieldOptions,
+): StoredValue | undefined {
   const { [DOCUMENT]: document, [field]: inUse } = fields
   const written =
     document === undefined
@@ -49,25 +53,26 @@ export function credentialOf(
         ? readDocument(document, `${where}, field ${DOCUMENT},`)
         : checkDocument(document, `${where}, field ${DOCUMENT},`)
   if (written !== undefined) requireCredential(written, credentialId, where)
-  if (inUse === undefined || (written !== undefined && inUse === shown(written.current))) return written
-  return byHand(inUse, written, `${where}, field ${field},`)
+  if (inUse === undefined || (written?.current !== undefined && inUse === shown(written.current))) return written
+  const known = written === undefined ? kind : kindOf(written)
+  return byHand(inUse, written?.credentialId, known === 'hmac-sha256' ? known : 'bearer', `${where}, field ${field},`)
 }
 
-function byHand(inUse: unknown, written: StoredCredential | undefined, where: string): StoredCredential {
+function byHand(
+  inUse: unknown,
+  credentialId: string | undefined,
+  kind: 'bearer' | 'hmac-sha256',
+  where: string,
+): StoredCredential {
   const token = typeof inUse === 'string' ? inUse.trim() : ''
   const keyId = keyIdOf(token)
   if (keyId === undefined) {
     throw new StoreError('unreadable', `${where} is not a key. Put the key there as a whole, or name another field.`)
   }
-  const kind = written?.current.kind === 'hmac-sha256' ? 'hmac-sha256' : 'bearer'
-  return {
-    format: 1,
-    ...(written?.credentialId === undefined ? {} : { credentialId: written.credentialId }),
-    current: { keyId, kind, token },
-  }
+  return { format: 1, ...(credentialId === undefined ? {} : { credentialId }), current: { keyId, kind, token } }
 }
 
-function requireCredential(value: StoredCredential, credentialId: string | undefined, where: string): void {
+function requireCredential(value: StoredValue, credentialId: string | undefined, where: string): void {
   if (credentialId === undefined || value.credentialId === undefined || value.credentialId === credentialId) return
   const message = `${where} is of credential ${value.credentialId}, not of ${credentialId}. Name another place, or the other credential.`
   throw new StoreError('wrong-credential', message)

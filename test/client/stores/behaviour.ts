@@ -70,6 +70,21 @@ export function behavesAsStore(fresh: () => Place): void {
     expect((await place.store({ field: 'private-key' }).read())?.value).toEqual(value)
   })
 
+  test('the claim of a first key is kept where there is no key yet; programs see no key, and then the one that was claimed', async () => {
+    const place = fresh()
+    const claiming = { format: 1, kind: 'hmac-sha256', pending: { ...PENDING, claim: 'a claim' } } as const
+    const version = await place.store().replace(claiming, undefined)
+    expect(await place.store().read()).toEqual({ value: claiming, version })
+    expect(await place.seen()).not.toHaveProperty('token')
+    const refused = { ...claiming, refused: 'claim-used' }
+    const noted = await place.store().replace(refused, version)
+    expect(await place.store().read()).toEqual({ value: refused, version: noted })
+    const first = newKey()
+    await place.store().replace(holding(first), noted)
+    expect((await place.store().read())?.value).toEqual(holding(first))
+    expect((await place.seen())['token']).toBe(first.token)
+  })
+
   test('whoever has not seen the last write is refused, and nothing is overwritten', async () => {
     const store = fresh().store()
     const [first, second] = [newKey(), newKey()]
@@ -88,7 +103,7 @@ export function behavesAsStore(fresh: () => Place): void {
       Array.from({ length: AT_ONCE }, (_, i) => codeOf(place.store().replace(holding(i === 0 ? start : newKey()), undefined))),
     )
     expect(firsts.sort()).toEqual([...Array<string>(AT_ONCE - 1).fill('conflict'), 'no error'])
-    const before = (await place.store().read())?.value.current.keyId
+    const before = (await place.store().read())?.value.current?.keyId
 
     const after = new Map<string, string>()
     const write = async (): Promise<void> => {
@@ -96,7 +111,7 @@ export function behavesAsStore(fresh: () => Place): void {
       while (after.size < STEPS) {
         const key = newKey()
         const seen = await store.read()
-        if (seen === undefined) throw new Error('the secret has gone')
+        if (seen?.value.current === undefined) throw new Error('the secret has gone')
         const next = holding(key, { previous: seen.value.current })
         const outcome = await codeOf(store.replace(next, seen.version))
         if (outcome === 'no error') after.set(key.keyId, seen.value.current.keyId)
@@ -106,7 +121,7 @@ export function behavesAsStore(fresh: () => Place): void {
     await Promise.all(Array.from({ length: AT_ONCE }, write))
     // Each took the place of another: followed back from the last, all of them are met.
     let steps = 0
-    let at = (await place.store().read())?.value.current.keyId
+    let at = (await place.store().read())?.value.current?.keyId
     for (; at !== before && at !== undefined && steps <= after.size; steps++) at = after.get(at)
     expect([at, steps]).toEqual([before, after.size])
   })
@@ -117,6 +132,8 @@ export function behavesAsStore(fresh: () => Place): void {
     await place.put({ token: first.token, user: 'acme' })
     const found = await place.store().read()
     expect(found?.value).toEqual({ format: 1, current: first })
+    const signing = { format: 1, current: { ...first, kind: 'hmac-sha256' } }
+    expect((await place.store({ kind: 'hmac-sha256' }).read())?.value).toEqual(signing)
     const claiming = await place.store().replace({ format: 1, current: first, pending: PENDING }, found?.version)
     expect(await place.seen()).toMatchObject({ token: first.token, user: 'acme' })
     await place.store().replace({ format: 1, current: second, previous: first }, claiming)
