@@ -16,7 +16,8 @@ beforeAll(async () => {
   house = await openHouse({ time: 'real', gateways: 0 })
   place = await openCrowdPlace()
   ;[api, gateway] = await Promise.all([
-    serveApi(house),
+    // Keys that sign do so for the address that their client knows.
+    serveApi(house, { config: { publicUrl: 'http://127.0.0.1:0' } }),
     startGatewayProcess(house, 'gw-1', { KEYTURN_GATEWAY_UPSTREAM: place.upstream }),
   ])
 })
@@ -90,7 +91,6 @@ describe.each(['bearer', 'hmac-sha256', 'ed25519'] as const)('%s', (kind) => {
     const windows = { overlap: '10m', quietPeriod: '1s', regretWindow: '1s' }
     const { rotationId } = (await trigger(api.client, created.credentialId, windows)).body
     await house.reached(rotationId, 'monitoring')
-    if (kind !== 'bearer') await client.claim(await house.claimCodeOf(rotationId))
     await eventually(
       async () => {
         expect((await call('/v1/orders', { method: 'POST', body: 'order' })).status).toBe(200)
