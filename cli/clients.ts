@@ -1,16 +1,9 @@
 import { Command } from 'commander'
+import { type ClientAnswer, clientText, pathOf } from './client-answer.ts'
+import { contactCommands } from './contacts.ts'
 import { command, withApi } from './context.ts'
 import { collect } from './options.ts'
-import { plain } from './output.ts'
-
-interface ClientAnswer {
-  readonly clientId: string
-  readonly name: string
-  readonly contacts: readonly { readonly url: string }[]
-}
-
-const clientText = ({ clientId, name, contacts }: ClientAnswer): string =>
-  [`${clientId}  ${plain(name)}`, ...contacts.map(({ url }) => `webhook  ${plain(url)}`)].join('\n')
+import { updateClientCommand } from './update-client.ts'
 
 export function clientCommands(): Command {
   return new Command('client')
@@ -28,13 +21,15 @@ export function clientCommands(): Command {
         ),
     )
     .addCommand(
-      command('show', 'show a client')
+      command('show', 'show a client, and how it is told')
         .argument('<client>')
         .action(
           withApi(async ({ api, output }, clientId: string) => {
-            const client = await api.get<ClientAnswer>(`/v1/clients/${encodeURIComponent(clientId)}`)
+            const client = await api.get<ClientAnswer>(pathOf(clientId))
             output.result(client, () => clientText(client))
           }),
         ),
     )
+    .addCommand(updateClientCommand())
+    .addCommand(contactCommands())
 }

@@ -55,7 +55,8 @@ describe('clients and credentials', () => {
   test('a client is made and shown, with its webhooks', async () => {
     const made = await office.run('client', 'create', '--name', 'Acme Trading', '--webhook', 'http://127.0.0.1:9/hook')
     expect(made).toMatchObject({ code: 0, stderr: '' })
-    expect(made.stdout).toMatch(/^cli_\w{16} {2}Acme Trading\nwebhook {2}http:\/\/127\.0\.0\.1:9\/hook\n$/)
+    expect(made.stdout).toMatch(/^cli_\w{16} {2}Acme Trading\nlanguage {5}en\n/)
+    expect(made.stdout).toMatch(/\ncon_\w{16} {2}webhook {2}http:\/\/127\.0\.0\.1:9\/hook\n$/)
     const clientId = made.stdout.split(' ')[0] ?? ''
     expect(await office.json(['client', 'show', clientId])).toMatchObject({
       clientId,
@@ -250,6 +251,29 @@ describe('a rotation', () => {
       stage: 'monitoring',
       policy: { overlap: '5d' },
     })
+    await office.run('roll-back', rotationId, '--reason', 'done')
+  })
+
+  test('status says how many programs have switched over, and which', async () => {
+    const { credentialId, token } = await credential()
+    const useFrom = async (key: string, address: string, userAgent: string): Promise<void> => {
+      const headers = { authorization: `Bearer ${key}`, 'user-agent': userAgent }
+      for (const gateway of office.house.gateways) await gateway.authenticate({ headers, address })
+      await office.house.settleUsage()
+    }
+    await useFrom(token, '192.0.2.1', 'shop/1')
+    await useFrom(token, '198.51.100.1', 'cron/2')
+    const { rotationId } = await office.json<{ rotationId: RotationId }>(['rotate', credentialId, '--quiet-period', '1h'])
+    await office.house.reached(rotationId, 'monitoring', WITHIN_MS)
+    const switchover = async () => (await office.run('status', rotationId)).stdout
+    expect(await switchover()).toMatch(/^0 of 2 programs have switched over$/m)
+    const newToken = await claimNewKey(rotationId)
+    await useFrom(newToken, '192.0.2.1', 'shop/1')
+    const text = await switchover()
+    expect(text).toMatch(/^1 of 2 programs have switched over/m)
+    expect(text).toMatch(/^addresses +moved +old key last +new key first +user agent$/m)
+    expect(text).toMatch(/^192\.0\.2\.1 +\d{4}-.*Z +\d{4}-.*Z +\d{4}-.*Z +shop\/1$/m)
+    expect(text).toMatch(/^198\.51\.100\.1 +no +\d{4}-.*Z +never +cron\/2$/m)
     await office.run('roll-back', rotationId, '--reason', 'done')
   })
 })
