@@ -1,12 +1,17 @@
 /** What the client's `fetch` costs beside the bare one, and how soon all processes of a client use a new key. */
 import { once } from 'node:events'
+import { mkdtempSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import { createClient, memoryStore } from '@keyturn/client'
+import { type GuardedProcess, spawnGuarded, stopGuarded } from '../infra/stack/guard.ts'
 import { Crowd, openCrowdPlace } from '../test/client/crowd.ts'
 import type { BenchHouse } from './house.ts'
 import { tokenOf } from './keys.ts'
-import { createCredential, reached, rotate } from './rotations-under-way.ts'
+import { createCredential, type HeldCredential, reached, rotate } from './rotations-under-way.ts'
 import { median } from './statistics.ts'
 
 const AT_ONCE = 8
@@ -86,49 +91,102 @@ export interface SwitchFigures {
   readonly processes: number
   readonly perSecond: number
   readonly rounds: number
-  /** From the new key being published until the last process has had a request with it accepted; medians. */
-  readonly allMs: number
-  /** The same until the client may know: until the answers to the old key say so. */
+  /** From the new key being published until the client may know: until the answers to the old key say so, and the feed does. Medians. */
   readonly toldMs: number
+  readonly library: SwitchedOver
+  readonly agent: SwitchedOver
+}
+
+interface SwitchedOver {
+  /** From the new key being published until the last process has had a request with it accepted; median. */
+  readonly allMs: number
   readonly failed: number
 }
 
+/** Who takes a crowd over to the new key. */
+type Way = 'library' | 'agent'
+
+/** The library in each of the processes, which share a file; or one agent beside programs that read their key from a file and are sent SIGHUP. */
 export async function measureSwitch(
   house: BenchHouse,
   { processes = 20, perSecond = 200, rounds = 5 } = {},
 ): Promise<SwitchFigures> {
   const place = await openCrowdPlace()
-  const all: number[] = []
   const told: number[] = []
-  let failed = 0
+  const all = { library: [] as number[], agent: [] as number[] }
+  const failed = { library: 0, agent: 0 }
+  const round = async (way: Way): Promise<void> => {
+    const credential = await createCredential(house)
+    const directory = mkdtempSync(join(place.directory, 'round-'))
+    const agent = way === 'agent' ? await prepareAgent(house, credential, directory) : undefined
+    const crowd = new Crowd(place, processes, {
+      token: credential.token,
+      api: house.api,
+      gateways: house.gateways.map(({ url }) => url),
+      perSecond: perSecond / processes,
+      abandonedMs: 10_000,
+      echoes: false,
+      ...(agent === undefined ? {} : { keyFile: agent.keyFile }),
+    })
+    try {
+      await crowd.until(() => crowd.uses.size === processes)
+      await agent?.start()
+      const old = new Set(crowd.uses.values())
+      const rotation = await rotate(house, credential, { overlap: '10m', quietPeriod: '5m' })
+      await crowd.until(() => [...crowd.uses.values()].every((keyId) => !old.has(keyId)))
+      const allAt = Math.max(...crowd.usesSince.values())
+      const { receipts, timeline } = await reached(house, rotation, 'monitoring')
+      const published = Date.parse(receipts[0]?.publishedAt ?? '')
+      all[way].push(allAt - published)
+      told.push(Date.parse(timeline.find(({ stage }) => stage === 'monitoring')?.at ?? '') - published)
+      failed[way] += crowd.failures.length
+    } finally {
+      await Promise.all([agent?.stop(), crowd.stop()])
+    }
+  }
   try {
-    for (let round = 0; round < rounds; round++) {
-      const credential = await createCredential(house)
-      const crowd = new Crowd(place, processes, {
-        token: credential.token,
-        api: house.api,
-        gateways: house.gateways.map(({ url }) => url),
-        perSecond: perSecond / processes,
-        abandonedMs: 10_000,
-        echoes: false,
-      })
-      try {
-        await crowd.until(() => crowd.uses.size === processes)
-        const old = new Set(crowd.uses.values())
-        const rotation = await rotate(house, credential, { overlap: '10m', quietPeriod: '5m' })
-        await crowd.until(() => [...crowd.uses.values()].every((keyId) => !old.has(keyId)))
-        const allAt = Math.max(...crowd.usesSince.values())
-        const { receipts, timeline } = await reached(house, rotation, 'monitoring')
-        const published = Date.parse(receipts[0]?.publishedAt ?? '')
-        all.push(allAt - published)
-        told.push(Date.parse(timeline.find(({ stage }) => stage === 'monitoring')?.at ?? '') - published)
-        failed += crowd.failures.length
-      } finally {
-        await crowd.stop()
-      }
+    for (let i = 0; i < rounds; i++) {
+      await round('library')
+      await round('agent')
     }
   } finally {
     await place.close()
   }
-  return { processes, perSecond, rounds, allMs: median(all), toldMs: median(told), failed }
+  const of = (way: Way): SwitchedOver => ({ allMs: median(all[way]), failed: failed[way] })
+  return { processes, perSecond, rounds, toldMs: median(told), library: of('library'), agent: of('agent') }
+}
+
+const COMMAND = fileURLToPath(new URL('../cli/keyturn.js', import.meta.url))
+
+/** `keyturn agent` for programs that have the key of `keyFile`; it sends SIGHUP to those that have left their process id beside it. */
+async function prepareAgent({ api }: BenchHouse, { credentialId, token }: HeldCredential, directory: string) {
+  const at = (name: string): string => join(directory, name)
+  const keyFile = at('key')
+  for (const file of [keyFile, at('first-key')]) writeFileSync(file, token, { mode: 0o600 })
+  const config = {
+    api,
+    credentialId,
+    store: { file: at('store.json') },
+    firstKeyFile: at('first-key'),
+    files: [{ path: keyFile }],
+    program: { run: ['sh', '-c', `kill -HUP $(cat ${keyFile}.*.pid)`] },
+  }
+  writeFileSync(at('agent.json'), JSON.stringify(config))
+  let running: GuardedProcess | undefined
+  return {
+    keyFile,
+    /** Until it follows the key. */
+    async start(): Promise<void> {
+      running = spawnGuarded(process.execPath, [COMMAND, 'agent', '--config', at('agent.json')], {
+        env: { PATH: process.env['PATH'] },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      if (running.child.stdout === null) throw new Error('no standard output')
+      for await (const line of createInterface({ input: running.child.stdout })) {
+        if ((JSON.parse(line) as { type: string }).type === 'switched') return
+      }
+      throw new Error('the agent has ended')
+    },
+    stop: async () => (running === undefined ? undefined : stopGuarded(running)),
+  }
 }

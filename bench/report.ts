@@ -83,17 +83,18 @@ export function clientReport({ rounds, perRound, us: each, bearerOverBare, hmacO
   ].join('\n')
 }
 
-export function switchReport({ processes, perSecond, rounds, allMs, toldMs, failed }: SwitchFigures): string {
+export function switchReport({ processes, perSecond, rounds, toldMs, library, agent }: SwitchFigures): string {
   return [
     table(
-      [`${processes} processes with one store, ${perSecond} requests a second`, `median of ${rounds} rotations`],
+      [`${processes} processes of a client, ${perSecond} requests a second`, `median of ${rounds} rotations`],
       [
         ['from published until answers tell of it (stage `monitoring`)', `${count(toldMs)} ms`],
-        ['**from published until all use the new key**', `${count(allMs)} ms`],
+        ['**from published until all use the new key: library in each, one store**', `${count(library.allMs)} ms`],
+        ['**from published until all use the new key: one agent, a file and SIGHUP**', `${count(agent.allMs)} ms`],
       ],
     ),
     '',
-    `- requests that failed: **${failed}**`,
+    `- requests that failed: library **${library.failed}**, agent **${agent.failed}**`,
   ].join('\n')
 }
 

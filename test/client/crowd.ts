@@ -15,7 +15,7 @@ import type { Job, Said } from './program.ts'
 /** Each one file, which starts many times as fast as its sources. */
 async function bundle(directory: string): Promise<void> {
   await build({
-    entryPoints: ['program', 'echo'].map((name) => fileURLToPath(new URL(`./${name}.ts`, import.meta.url))),
+    entryPoints: ['program', 'reader', 'echo'].map((name) => fileURLToPath(new URL(`./${name}.ts`, import.meta.url))),
     outdir: directory,
     outExtension: { '.js': '.mjs' },
     bundle: true,
@@ -77,7 +77,8 @@ export class Crowd {
 
   private start(name: number): void {
     this.uses.delete(name)
-    const member = startNode(join(this.place.directory, 'program.mjs'), { JOB: JSON.stringify(this.job) })
+    const program = this.job.keyFile === undefined ? 'program' : 'reader'
+    const member = startNode(join(this.place.directory, `${program}.mjs`), { JOB: JSON.stringify(this.job) })
     this.members.set(name, member)
     linesOf(member).on('line', (line) => this.hear(name, JSON.parse(line) as Said))
   }
@@ -106,7 +107,8 @@ export class Crowd {
 
   get stored(): StoredCredential | undefined {
     try {
-      return readDocument(readFileSync(this.store, 'utf8'), this.store)
+      const value = readDocument(readFileSync(this.store, 'utf8'), this.store)
+      return value.current === undefined ? undefined : value
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
       throw error

@@ -17,6 +17,8 @@ export interface Job {
   readonly abandonedMs: number
   /** Whether the API says what it was sent, as `echo.ts` does. */
   readonly echoes: boolean
+  /** Of `reader.ts`, which runs in place of this program where it is given. */
+  readonly keyFile?: string
 }
 
 export type Said =
