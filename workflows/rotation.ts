@@ -12,7 +12,7 @@ import type {
   Trigger,
 } from '@keyturn/contract'
 import { defineSearchAttributeKey } from '@temporalio/common'
-import { ActivityFailure, ApplicationFailure, upsertSearchAttributes } from '@temporalio/workflow'
+import { ActivityFailure, ApplicationFailure, patched, upsertSearchAttributes } from '@temporalio/workflow'
 import type { Delivery, FirstTry } from '../activities/notification.ts'
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
 import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
@@ -377,7 +377,7 @@ export class Rotation {
 
   /**
    * Tells the client. What the first attempt leaves is gone on with for a day, beside the rotation, and an alert says so when none of
-   * its contacts was reached in a while. A rotation whose client has not heard of its new key then is held.
+   * its contacts was reached in a while. A rotation whose client has not heard of its new key then is held; resumed, it tells it anew.
    */
   async tell(message: NotificationKind): Promise<void> {
     const left = await this.firstTry(message)
@@ -391,6 +391,10 @@ export class Rotation {
     const news = this.deliveries.of(left)
     if (news === undefined || released()) return
     await this.hold('untold', `the client could not be told of its new key: ${news.why}`.slice(0, LONGEST_REASON), released)
+    if (released() || !patched('told-anew')) return
+    // Whoever has resumed it may have given other contacts before. Nothing is held for what becomes of this.
+    const anew = await this.firstTry(message)
+    if (anew !== undefined) await goOnWith(anew)
   }
 
   /** @returns what is left to be done of it */

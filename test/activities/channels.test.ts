@@ -1,13 +1,10 @@
 /** Messages through the whole house: on which channel a client is told, when another takes its place, and what is never in a mail. */
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { text } from 'node:stream/consumers'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { listAudit } from '../../registry/audit.ts'
 import { troublesOf } from '../../registry/contact-troubles.ts'
 import type { Contact } from '../../registry/contacts.ts'
 import { getCredential } from '../../registry/credentials.ts'
+import { hook, webhook } from '../support/hook.ts'
 import { eventually, type House, type StartedRotation } from '../support/house.ts'
 import { decoded, type MailServerOptions, mailServer } from '../support/mail-server.ts'
 import { openHouse } from '../support/open-house.ts'
@@ -32,28 +29,10 @@ afterAll(async () => {
   await smtp.close()
 })
 
-interface Hook {
-  readonly url: string
-  readonly bodies: { type?: string; text?: string; blocks?: object[] }[]
-}
-
-async function hook(status: (before: number) => number = () => 204): Promise<Hook> {
-  const bodies: Hook['bodies'] = []
-  const server = createServer(async (request, response) => {
-    bodies.push(JSON.parse(await text(request)) as Hook['bodies'][number])
-    response.writeHead(status(bodies.length - 1)).end()
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  onTestFinished(() => void server.close())
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, bodies }
-}
-
 let mailboxes = 0
 const mailbox = () => `box${++mailboxes}@acme.example`
 const mailsTo = (address: string) => smtp.mails.filter(({ to }) => to.includes(address)).map(({ source }) => decoded(source))
 const email = (address: string): Contact => ({ channel: 'email', address })
-const webhook = ({ url }: Hook): Contact => ({ channel: 'webhook', url })
 
 async function rotate(contacts: readonly Contact[], client: Parameters<House['credential']>[3] = {}, policy = {}) {
   const credential = await house.credential(['read:prices'], 'prod', contacts, client)

@@ -1,12 +1,13 @@
 /**
  * Records rotations as Temporal remembers them (protobuf), for test/workflows/replay.test.ts: one file for each place where a
- * rotation may stand, and one for each way on from there. What is recorded already stays: it stands for rotations that are running somewhere.
+ * rotation may stand, and one for each way on from there; and what becomes of its messages. What is recorded already stays: it stands for rotations that are running somewhere.
  */
 import { existsSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import proto from '@temporalio/proto'
-import { afterAll, beforeAll, test } from 'vitest'
-import type { House, StartedRotation } from '../support/house.ts'
+import { afterAll, beforeAll, describe, test } from 'vitest'
+import { type Hook, hook, webhook } from '../support/hook.ts'
+import { eventually, type House, type StartedRotation } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { PLACES, type PlaceName, type Standing, standAt } from '../support/standings.ts'
 
@@ -32,13 +33,18 @@ function forgetPlace(value: object): void {
   }
 }
 
-async function save(name: string, { handle }: Pick<StartedRotation, 'handle'>): Promise<void> {
+/** A workflow of whatever kind. */
+interface Recorded {
+  readonly handle: Pick<StartedRotation['handle'], 'fetchHistory'>
+}
+
+async function save(name: string, { handle }: Recorded): Promise<void> {
   const history = await handle.fetchHistory()
   forgetPlace(history)
   writeFileSync(fileOf(name), History.encode(history).finish())
 }
 
-const record = (name: string, work: () => Promise<Pick<StartedRotation, 'handle'>>): void => {
+const record = (name: string, work: () => Promise<Recorded>): void => {
   test.skipIf(existsSync(fileOf(name)))(name, async () => save(name, await work()))
 }
 
@@ -121,3 +127,79 @@ for (const onDeadline of ['force', 'extend'] as const) {
   })
 }
 record('cancelled', from('monitoring', ({ handle }) => handle.cancel()))
+
+const HOUR = 3_600_000
+const WEEK = { overlapMs: 168 * HOUR, quietPeriodMs: 0, regretWindowMs: 0 } as const
+
+async function rotateFor(place: House, hooks: readonly Hook[], policy = {}, client = {}): Promise<StartedRotation> {
+  const { credentialId } = await place.credential(['read:prices'], 'prod', hooks.map(webhook), { client })
+  return place.rotate(credentialId, { ...WEEK, ...policy })
+}
+/** To wait for its result would let time pass. */
+async function ofMessage(place: House, { ids }: Hook): Promise<Recorded> {
+  const handle = place.client.workflow.getHandle(`message/${ids.at(-1)}`)
+  await eventually(async () => (await handle.describe()).status.name === 'COMPLETED', 'the end of the delivery', WITHIN_MS)
+  return { handle }
+}
+const ended = async (place: House, rotation: StartedRotation): Promise<Recorded> => {
+  await place.order(rotation, 'deactivateNow')
+  await rotation.handle.result()
+  return rotation
+}
+
+record('a message that came late', async () => {
+  const late = await hook((before) => (before < 2 ? 500 : 204))
+  await rotateFor(house, [late])
+  await eventually(() => late.bodies.length === 3, 'the message', WITHIN_MS)
+  return ofMessage(house, late)
+})
+record('a message that the next contact took', async () => {
+  const [gone, good] = [await hook(() => 410), await hook()]
+  await rotateFor(house, [gone, good])
+  await eventually(() => good.bodies.length === 1, 'the message', WITHIN_MS)
+  return ofMessage(house, gone)
+})
+record('held as untold then resumed', async () => {
+  const rotation = await rotateFor(house, [await hook(() => 410)])
+  await house.reached(rotation.rotationId, 'held', WITHIN_MS)
+  await house.order(rotation, 'resume')
+  await house.reached(rotation.rotationId, 'monitoring', WITHIN_MS)
+  return ended(house, rotation)
+})
+
+describe('while time passes', () => {
+  let skipping: House
+  beforeAll(async () => {
+    skipping = await openHouse({ time: 'skipped', gateways: 1 })
+  })
+  afterAll(() => skipping.close())
+  const passing = (holds: () => boolean | Promise<boolean>, what: string) =>
+    eventually(async () => (await holds()) || (await skipping.pass(HOUR / 4)), what, WITHIN_MS)
+
+  record('a message that nobody took for a day', async () => {
+    const dead = await hook(() => 500)
+    await rotateFor(skipping, [dead])
+    await passing(() => dead.bodies.length === 36, 'the last attempt')
+    return ofMessage(skipping, dead)
+  })
+  record('held as untold then told', async () => {
+    const back = await hook((before) => (before < 14 ? 500 : 204))
+    const rotation = await rotateFor(skipping, [back])
+    await passing(async () => (await skipping.rotation(rotation.rotationId)).stage === 'monitoring', 'the message')
+    return ended(skipping, rotation)
+  })
+  record('a message that waited for the morning', async () => {
+    const client = await hook()
+    const clock = (ms: number) => new Date(skipping.now() + ms).toISOString().slice(11, 16)
+    const quietHours = { from: clock(HOUR), to: clock(8 * HOUR) }
+    await rotateFor(skipping, [client], { overlapMs: 12 * HOUR, reminders: [0.5] }, { quietHours })
+    await passing(() => client.count('reminder') === 1, 'the reminder')
+    return ofMessage(skipping, client)
+  })
+  record('the deadline is near', async () => {
+    const client = await hook()
+    const rotation = await rotateFor(skipping, [client], { overlapMs: 4 * HOUR })
+    await passing(() => client.count('deadline-near') === 1, 'the last reminder')
+    return ended(skipping, rotation)
+  })
+})
