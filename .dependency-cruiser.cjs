@@ -60,6 +60,8 @@ module.exports = {
       CONTRACT,
       PLANNING,
       'registry/',
+      // The stores of clients, which it writes to as they do.
+      'client/src/(index|aws|vault)[.]ts$',
       'infra/(config|log|topics)[.]ts$',
     ]),
     ...rule('workflows/', 'workflows are deterministic: activities are known to them by type alone', [CONTRACT], ['activities/']),

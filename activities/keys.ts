@@ -11,6 +11,14 @@ export interface By {
   readonly at: number
 }
 
+/** A key of a rotation. */
+export interface IssuedKey {
+  readonly keyId: KeyId
+  readonly version: number
+  /** It goes into its client's store; in a history from before there were such, it is absent. */
+  readonly written?: true
+}
+
 interface KeyChange extends By {
   readonly keyId: KeyId
   readonly reason: string
@@ -29,15 +37,15 @@ export interface KeyActivityDeps {
  */
 export function createKeyActivities({ db, sealer, brand, propagation }: KeyActivityDeps) {
   /** Issues the rotation's new key. Its secret never leaves this process but sealed. */
-  const introduceKey = async ({ claimUntil, ...by }: By & { claimUntil: number }): Promise<{ keyId: KeyId; version: number }> => {
-    const { keyId, version } = await registry.introduceSuccessor(db, {
+  const introduceKey = async ({ claimUntil, ...by }: By & { claimUntil: number }): Promise<IssuedKey> => {
+    const { keyId, version, written } = await registry.introduceSuccessor(db, {
       ...dated(by),
       brand,
       sealer,
       claimExpiresAt: new Date(claimUntil),
     })
     propagation.publishAhead(keyId)
-    return { keyId, version }
+    return { keyId, version, ...(written ? { written } : {}) }
   }
 
   /** Sets the sunset of the old key, which gateways announce in-band, and keeps the claim of the new one open until then. */

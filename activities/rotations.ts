@@ -11,24 +11,20 @@ import type {
   Trigger,
 } from '@keyturn/contract'
 import { adoptRotation, type LeftRotation } from '../registry/adoption.ts'
+import { claimOfKey } from '../registry/claims.ts'
 import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
 import { deprecateKey, getKey, type KeyRow } from '../registry/keys.ts'
 import * as registry from '../registry/rotations.ts'
 import { readEvidence as evidenceOf, forgetTold } from '../registry/usage.ts'
-import { type By, dated } from './keys.ts'
-
-export interface KeyOfRotation {
-  readonly keyId: KeyId
-  readonly version: number
-}
+import { type By, dated, type IssuedKey } from './keys.ts'
 
 /** A rotation that is on record: a fresh one, or one that an earlier run of its workflow has left open. */
 export interface OpenedRotation {
   readonly rotationId: RotationId
   readonly trigger: Trigger
   readonly policy: RotationPolicy
-  readonly oldKey: KeyOfRotation
+  readonly oldKey: IssuedKey
   /** How it was left. */
   readonly left?: {
     /** The way to go on. */
@@ -38,7 +34,7 @@ export interface OpenedRotation {
     readonly heldFor?: HeldFor
     readonly timeline: readonly TimelineEntry[]
     readonly oldKeyOff: boolean
-    readonly newKey?: KeyOfRotation
+    readonly newKey?: IssuedKey
     readonly newKeyRetired: boolean
     /** In milliseconds of the epoch. */
     readonly deadline?: number
@@ -81,10 +77,15 @@ export function createRotationActivities({ db }: { db: Database }) {
         oldKeyOff: oldKey.state === 'deactivated',
         ...(heldFor === undefined ? {} : { heldFor }),
         newKeyRetired: newKey?.standing === 'retired',
-        ...(newKey === undefined ? {} : { newKey: keyOf(newKey) }),
+        ...(newKey === undefined ? {} : { newKey: { ...keyOf(newKey), ...(await writtenOf(newKey)) } }),
         ...(deadline === undefined ? {} : { deadline: deadline.getTime() }),
       },
     }
+  }
+
+  async function writtenOf({ keyId }: KeyRow): Promise<{ written?: true }> {
+    const claim = await claimOfKey(db, keyId)
+    return claim?.written === 'due' || claim?.written === 'done' ? { written: true } : {}
   }
 
   async function needKey(keyId: KeyId | undefined): Promise<KeyRow> {
@@ -128,4 +129,4 @@ export function createRotationActivities({ db }: { db: Database }) {
   return { openRotation, enterStage, takeOver, extendOverlap, startMonitoring, readEvidence }
 }
 
-const keyOf = ({ keyId, version }: KeyRow): KeyOfRotation => ({ keyId, version })
+const keyOf = ({ keyId, version }: KeyRow): IssuedKey => ({ keyId, version })

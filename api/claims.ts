@@ -7,13 +7,14 @@ import type { KeyId } from '@keyturn/contract'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { type Redeemed, redeemClaim, redeemSuccessor, type UsedClaim } from '../registry/claims.ts'
+import { RecipientInput } from './delivery-schemas.ts'
 import { createGuesses } from './guesses.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
 import { readPublicKey, readRecipientOf } from './public-key.ts'
 import { type Api, given, isoOf } from './routes.ts'
-import { HandedOut, Input, Problems, PublicKeyInput, RecipientInput } from './schemas.ts'
+import { HandedOut, Input, Problems, PublicKeyInput } from './schemas.ts'
 import { shownKey } from './shown-key.ts'
 import { whereFrom } from './where-from.ts'
 
@@ -67,6 +68,9 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'no-public-key':
         case 'no-recipient':
           throw unfitting(redeemed.outcome)
+        case 'other-recipient':
+        case 'delivered-elsewhere':
+          throw elsewhere(redeemed.outcome)
         case 'unknown':
           await guesses.count(request.ip)
           throw new ApiError('unknown-claim', 'No claim has this code. Copy it as a whole.')
@@ -114,6 +118,9 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'no-public-key':
         case 'no-recipient':
           throw unfitting(redeemed.outcome)
+        case 'other-recipient':
+        case 'delivered-elsewhere':
+          throw elsewhere(redeemed.outcome)
         case 'recipient-needed':
           throw new ApiError('invalid-request', 'A token that signs requests never travels in the open: name a recipient.', [
             { path: '/recipient', message: 'is missing' },
@@ -164,6 +171,15 @@ function unfitting(outcome: keyof typeof UNFITTING): ApiError {
   const [detail, path, message] = UNFITTING[outcome]
   return new ApiError('invalid-request', detail, [{ path, message }])
 }
+
+/** The client's provider has agreed with it on another way. The claim stays open. */
+const elsewhere = (outcome: 'other-recipient' | 'delivered-elsewhere'): ApiError =>
+  outcome === 'other-recipient'
+    ? new ApiError(
+        'recipient-refused',
+        'Keys of this credential are encrypted to the recipient that is registered: name that one, or none.',
+      )
+    : new ApiError('delivered-elsewhere', "The new key is written into the client's own store: read it there.")
 
 /**
  * A client that has this answer may sign with its new key at once.

@@ -5,6 +5,8 @@ import { createCredential, getCredential } from '../registry/credentials.ts'
 import { keysOfCredential } from '../registry/keys.ts'
 import { openRotationOf } from '../registry/rotations.ts'
 import { lastUses, readEvidence } from '../registry/usage.ts'
+import { deliveryOf } from './delivery.ts'
+import { DeliveryInput } from './delivery-schemas.ts'
 import { operator } from './operator.ts'
 import { AllowInput, checkAddresses } from './permissions.ts'
 import type { ApiDeps } from './ports.ts'
@@ -62,6 +64,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           allow: Type.Optional(AllowInput),
           kind: Type.Optional(Kind),
           publicKey: Type.Optional(PublicKeyInput),
+          delivery: Type.Optional(DeliveryInput),
           labels: Type.Optional(Labels),
         }),
         response: { 201: Created, ...Problems },
@@ -71,12 +74,14 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       const { name, environment, scopes, allow, labels = {}, kind = 'bearer' } = request.body
       checkAddresses(allow?.addresses)
       const publicKey = enrolledAtOnce(kind, request.body.publicKey)
+      const { delivery } = request.body
+      const delivered = delivery === undefined ? {} : { delivery: await deliveryOf(delivery, kind, deps) }
       const at = clock()
       const claimExpiresAt = new Date(at.getTime() + CLAIM_LIFETIME_MS)
       const { actor } = operator(request)
       const { brand } = config
       const clientId = request.params.id
-      const what = { clientId, name, environment, scopes, allow, labels, kind, publicKey }
+      const what = { clientId, name, environment, scopes, allow, labels, kind, publicKey, ...delivered }
       const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
       const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
       const claim = made.claimId === undefined ? undefined : claimCode(sealer, made.claimId)
@@ -133,6 +138,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
         ...given('allow', credential.allow),
         labels: credential.labels,
         kind: credential.kind,
+        delivery: credential.delivery,
         createdAt: credential.createdAt.toISOString(),
         ...given('policy', credential.policy),
         ...given('rotationId', rotation?.rotationId),

@@ -1,7 +1,11 @@
-/** Changing what the keys of a credential may do, and from where. */
+/** Changing what the keys of a credential may do, from where, and how they reach their client. */
 import { Allow, type Allow as Allowed, METHODS, parseAddressBlock } from '@keyturn/contract'
 import Type from 'typebox'
+import { getCredential } from '../registry/credentials.ts'
+import { changeDelivery } from '../registry/deliveries.ts'
 import { changePermissions } from '../registry/permissions.ts'
+import { deliveryOf } from './delivery.ts'
+import { DeliveryBody, DeliveryInput } from './delivery-schemas.ts'
 import { operator } from './operator.ts'
 import type { ApiDeps } from './ports.ts'
 import { ApiError } from './problems.ts'
@@ -29,6 +33,7 @@ const Changed = Type.Object({
   credentialId: CredentialIdSchema,
   scopes: Type.Array(Type.String()),
   allow: Type.Optional(Allow),
+  delivery: DeliveryBody,
   receipts: Type.Array(ReceiptSchema, { description: 'one per key that gateways were told of; none when nothing is new' }),
   propagated: Type.Boolean({ description: 'every live gateway goes by it already' }),
 })
@@ -50,30 +55,38 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
     {
       schema: {
         operationId: 'changePermissions',
-        summary: 'Change what the keys of a credential may do, and from where',
+        summary: 'Change what the keys of a credential may do, from where, and how they reach their client',
         description:
-          'Lists are replaced as a whole; null takes a restriction away. Every key of the credential gets its next revision, so the change reaches the gateways as a rotation does.',
+          'Lists are replaced as a whole; null takes a restriction away. Every key of the credential gets its next revision, so the change reaches the gateways as a rotation does. How keys are delivered is of the keys that are issued from then on.',
         security: OPERATOR_SECURITY,
         params: Input({ id: CredentialIdSchema }),
         body: Input({
           scopes: Type.Optional(Scopes),
           allow: Type.Optional(Type.Union([AllowChange, Type.Null()])),
+          delivery: Type.Optional(DeliveryInput),
           reason: Type.Optional(Reason),
         }),
         response: { 200: Changed, ...Problems },
       },
     },
     async (request) => {
-      const { scopes, allow, reason } = request.body
-      if (scopes === undefined && allow === undefined) throw new ApiError('invalid-request', 'Send scopes, allow, or both.')
+      const { scopes, allow, delivery, reason } = request.body
+      if (scopes === undefined && allow === undefined && delivery === undefined)
+        throw new ApiError('invalid-request', 'Send scopes, allow, delivery, or more than one of them.')
       checkAddresses(allow?.addresses)
-      const { actor } = operator(request)
-      const changed = await changePermissions(db, { credentialId: request.params.id, scopes, allow, reason, at: clock(), actor })
+      const credentialId = request.params.id
+      const credential = await getCredential(db, credentialId)
+      if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${credentialId}.`)
+      const by = { credentialId, reason, at: clock(), actor: operator(request).actor }
+      const changedDelivery = delivery === undefined ? undefined : await deliveryOf(delivery, credential.kind, deps)
+      if (changedDelivery !== undefined) await changeDelivery(db, { ...by, delivery: changedDelivery })
+      const changed = await changePermissions(db, { ...by, scopes, allow })
       const { receipts, everywhere } = await tellGateways(deps, changed.changed, 'a change of permissions')
       return {
         credentialId: changed.credentialId,
         scopes: [...changed.scopes],
         ...given('allow', changed.allow),
+        delivery: changedDelivery ?? credential.delivery,
         receipts: receipts.map((receipt) => ({
           ...receipt,
           gateways: receipt.gateways.map((gateway) => ({ ...gateway })),

@@ -39,6 +39,7 @@ import {
 } from '@keyturn/contract'
 import Type, { type TProperties } from 'typebox'
 import type { Contact as RegisteredContact } from '../registry/contacts.ts'
+import { DeliveryBody } from './delivery-schemas.ts'
 
 export const Input = <P extends TProperties>(properties: P) => Type.Object(properties, { additionalProperties: false })
 
@@ -180,6 +181,7 @@ export const CredentialBody = Type.Object({
   allow: Type.Optional(Allow),
   labels: Labels,
   kind: Kind,
+  delivery: DeliveryBody,
   createdAt: Timestamp,
   policy: Type.Optional(Type.String({ description: 'the name of its policy' })),
   rotationId: Type.Optional(RotationIdSchema),
@@ -318,21 +320,6 @@ export const PublicKeyInput = Type.String({
   maxLength: 1_000,
   description: 'an Ed25519 public key: 32 bytes in base64, the x of a JSON Web Key, or PEM (BEGIN PUBLIC KEY)',
 })
-
-/** Other members are looked at by the route: a private key has to be told what it is. */
-export const RecipientInput = Type.Object(
-  {
-    kty: Type.String({ maxLength: 20, description: 'EC' }),
-    crv: Type.Optional(Type.String({ maxLength: 20, description: 'P-256' })),
-    x: Type.Optional(Type.String({ maxLength: 100, description: '32 bytes in base64url' })),
-    y: Type.Optional(Type.String({ maxLength: 100, description: '32 bytes in base64url' })),
-  },
-  {
-    additionalProperties: true,
-    description:
-      'the public half of a P-256 key pair, made for this claim, as a JSON Web Key: the secret is encrypted to it, and for 10 minutes the same recipient is given the same answer again',
-  },
-)
 
 export const HandedOut = Type.Object({
   token: Type.Optional(

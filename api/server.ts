@@ -15,6 +15,7 @@ import { fallbackRoutes } from './fallback.ts'
 import { feedRoutes } from './feed.ts'
 import { gatewayRoutes } from './gateways.ts'
 import { healthRoutes } from './health.ts'
+import { identityRoutes } from './identity.ts'
 import { importRoutes } from './imports.ts'
 import { leakReportRoutes } from './leak-reports.ts'
 import { leakRoutes } from './leaks.ts'
@@ -80,6 +81,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     feedRoutes(open, deps)
     fallbackRoutes(open, deps)
     sessionRoutes(open, deps)
+    identityRoutes(open, deps)
     ownKeyRoutes(open, deps)
     done()
   })

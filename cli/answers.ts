@@ -10,6 +10,15 @@ export interface CredentialAnswer {
   readonly kind: string
   readonly scopes: readonly string[]
   readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[] }
+  readonly delivery: {
+    readonly method: string
+    readonly recipient?: { readonly x: string }
+    readonly address?: string
+    readonly mount?: string
+    readonly path?: string
+    readonly region?: string
+    readonly secretId?: string
+  }
   readonly policy?: string
   readonly rotationId?: string
   readonly keys: readonly {

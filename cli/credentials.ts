@@ -5,6 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
 import { command, withApi } from './context.ts'
 import { listCommand } from './credential-list.ts'
+import { readDeliveryFile } from './delivery.ts'
 import { UsageFailure } from './failure.ts'
 import { collectWords } from './options.ts'
 import { plain, table } from './output.ts'
@@ -21,6 +22,7 @@ interface CreateOptions {
   readonly label?: Readonly<Record<string, string>>
   readonly kind?: KeyKind
   readonly publicKey?: string
+  readonly delivery?: string
 }
 
 interface UnusedPage {
@@ -99,10 +101,12 @@ export function credentialCommands(): Command {
           ),
         )
         .option('--public-key <file>', "of --kind ed25519: the client's public key, so that there is nothing left to enrol")
+        .option('--delivery <file>', 'how its new keys reach the client: a JSON file, as docs/delivery.md has it')
         .action(
           withApi(async ({ api, output }, { client, address, method, publicKey: file, ...options }: CreateOptions) => {
             const { name, environment, scope = [], label, kind } = options
             const publicKey = file === undefined ? undefined : await readKeyFile(file)
+            const delivery = options.delivery === undefined ? undefined : await readDeliveryFile(options.delivery)
             const path = `/v1/clients/${encodeURIComponent(client)}/credentials`
             const created = await api.post<Created>(path, {
               name,
@@ -111,6 +115,7 @@ export function credentialCommands(): Command {
               labels: label,
               kind,
               publicKey,
+              delivery,
               ...restriction(address, method),
             })
             output.result(created, () => createdText(created))

@@ -78,6 +78,18 @@ export function rotationsText(rotations: readonly RotationSummary[], output: Out
   )
 }
 
+/** How its new keys reach the client. */
+function deliveryText({ method, recipient, address, mount, path, region, secretId }: CredentialAnswer['delivery']): string {
+  const where = [
+    address,
+    mount === undefined ? path : `${mount}/${path}`,
+    region,
+    secretId,
+    recipient && `to the key with x ${recipient.x}`,
+  ]
+  return plain([method, ...where.filter((part) => part !== undefined)].join(' '))
+}
+
 export function credentialText(credential: CredentialAnswer): string {
   const lines = [
     `${credential.credentialId}  ${plain(credential.name)}  ${credential.environment}`,
@@ -87,6 +99,7 @@ export function credentialText(credential: CredentialAnswer): string {
   ]
   if (credential.allow?.addresses !== undefined) lines.push(`addresses   ${credential.allow.addresses.join(' ')}`)
   if (credential.allow?.methods !== undefined) lines.push(`methods     ${credential.allow.methods.join(' ')}`)
+  lines.push(`delivery    ${deliveryText(credential.delivery)}`)
   if (credential.policy !== undefined) lines.push(`policy      ${credential.policy}`)
   if (credential.rotationId !== undefined) lines.push(`rotation    ${credential.rotationId}`)
   const rows = credential.keys.map((key) => [

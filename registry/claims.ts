@@ -6,6 +6,7 @@ import {
   CLAIM_REPEATABLE_MS,
   type CredentialId,
   type Ed25519Verifier,
+  type KeyDelivery,
   type KeyId,
   type KeyKind,
   type RotationId,
@@ -14,9 +15,10 @@ import {
 import { appendAudit } from './audit.ts'
 import { claimCode, claimCodeOf, sha256Hex } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
+import type { DeliveryState } from './delivery-rows.ts'
 import { RegistryError } from './errors.ts'
 import { changeKey, type KeyRow, lockKey } from './key-rows.ts'
-import { encryptTo, type ReadRecipient } from './recipients.ts'
+import { encryptTo, type ReadRecipient, readRecipient } from './recipients.ts'
 import type { Sealer } from './sealing.ts'
 import { type Shown, shownIs } from './shown-keys.ts'
 
@@ -36,6 +38,8 @@ export type Redeemed =
   | ({ readonly outcome: 'enrolled' } & DeliveredKey)
   /** It hands out a token and takes no public key; or the other way round. It stays open. */
   | { readonly outcome: 'no-public-key' | 'public-key-needed' | 'no-recipient'; readonly credentialId: CredentialId }
+  /** Its secret goes to the recipient that is registered alone; or into the client's own store. It stays as it is. */
+  | { readonly outcome: 'other-recipient' | 'delivered-elsewhere'; readonly credentialId: CredentialId }
   | ({ readonly outcome: 'used' } & UsedClaim)
   | { readonly outcome: 'expired'; readonly credentialId: CredentialId; readonly rotationId?: RotationId }
   | { readonly outcome: 'unknown' }
@@ -68,6 +72,8 @@ interface SqlClaim {
   repeatable_until: Date | null
   ended_at: Date | null
   claimed_from: string | null
+  written: DeliveryState | null
+  delivery: KeyDelivery | null
 }
 
 /**
@@ -78,19 +84,33 @@ const AWAITED = `exists (select from rotations r join keys n on n.rotation_id = 
 
 const LOCK_CLAIM = `
 select m.claim_id, m.key_id, k.credential_id, k.rotation_id, k.verifier, m.state, m.expires_at, m.kek_id, m.nonce, m.ciphertext,
-  m.recipient, m.jwe, m.repeatable_until, m.ended_at, m.claimed_from, ${AWAITED} as awaited
-from claims m join keys k using (key_id)`
+  m.recipient, m.jwe, m.repeatable_until, m.ended_at, m.claimed_from, m.delivery as written, c.delivery, ${AWAITED} as awaited
+from claims m join keys k using (key_id) join credentials c using (credential_id)`
+
+export interface ClaimOfKey {
+  readonly claimId: string
+  readonly codeSha256: string
+  readonly expiresAt: Date
+  readonly state: ClaimState
+  /** Of a key that is written into its client's store. */
+  readonly written?: DeliveryState
+  /** By whom it was claimed, or where it was written. */
+  readonly claimedFrom?: string
+}
 
 /** How the claim of a key stands. Index claims_by_key. */
-export async function claimOfKey(
-  db: Database,
-  keyId: KeyId,
-): Promise<{ claimId: string; codeSha256: string; expiresAt: Date; state: ClaimState } | undefined> {
-  const [row] = await db.query<{ claimId: string; codeSha256: string; expiresAt: Date; state: ClaimState }>(
-    'select claim_id as "claimId", code_sha256 as "codeSha256", expires_at as "expiresAt", state from claims where key_id = $1',
+export async function claimOfKey(db: Database, keyId: KeyId): Promise<ClaimOfKey | undefined> {
+  const [row] = await db.query<
+    Omit<ClaimOfKey, 'written' | 'claimedFrom'> & { written: DeliveryState | null; claimedFrom: string | null }
+  >(
+    `select claim_id as "claimId", code_sha256 as "codeSha256", expires_at as "expiresAt", state, delivery as written,
+       claimed_from as "claimedFrom"
+     from claims where key_id = $1`,
     [keyId],
   )
-  return row
+  if (row === undefined) return undefined
+  const { written, claimedFrom, ...claim } = row
+  return { ...claim, ...(written === null ? {} : { written }), ...(claimedFrom === null ? {} : { claimedFrom }) }
 }
 
 export interface Redemption {
@@ -179,13 +199,16 @@ export async function redeemSuccessor(
     )
     if (claim === undefined) return { outcome: 'no-successor', credentialId }
     if (old.allowed !== true) return { outcome: 'refused', credentialId }
+    // Before all else: a program that sees the notice, and has not looked into its store, is no thief.
+    if (claim.written === 'due' || claim.written === 'done') return { outcome: 'delivered-elsewhere', credentialId }
     if (kind === 'ed25519') {
       if (by.recipient !== undefined) return { outcome: 'no-recipient', credentialId }
       if (publicKey === undefined || key === undefined) return { outcome: 'public-key-needed', credentialId }
       return enrol(tx, claim, key, { ...by, publicKey })
     }
     if (publicKey !== undefined) return { outcome: 'no-public-key', credentialId }
-    if (kind === 'hmac-sha256' && by.recipient === undefined) return { outcome: 'recipient-needed', credentialId }
+    if (kind === 'hmac-sha256' && by.recipient === undefined && claim.delivery?.method !== 'jwe')
+      return { outcome: 'recipient-needed', credentialId }
     return redeem(tx, claim, by)
   })
 }
@@ -243,11 +266,17 @@ async function refusal(tx: Tx, claim: SqlClaim, by: Ending): Promise<Redeemed | 
   return { outcome: 'expired', ...gone }
 }
 
-async function redeem(tx: Tx, claim: SqlClaim, { sealer, recipient, ...by }: Redemption): Promise<Redeemed> {
+async function redeem(tx: Tx, claim: SqlClaim, { sealer, recipient: named, ...by }: Redemption): Promise<Redeemed> {
+  const { credential_id: credentialId, delivery } = claim
+  const registered = delivery?.method === 'jwe' ? await readRecipient({ ...delivery.recipient }) : undefined
+  if (registered !== undefined && named !== undefined && named.thumbprint !== registered.thumbprint)
+    return { outcome: 'other-recipient', credentialId }
+  const recipient = registered ?? named
   const again = recipient === undefined ? undefined : await repeated(tx, claim, recipient, by)
   if (again !== undefined) return again
   const refused = await refusal(tx, claim, by)
   if (refused !== undefined) return refused
+  if (claim.written === 'due') return { outcome: 'delivered-elsewhere', credentialId }
   const token = sealer.open({ kekId: claim.kek_id, nonce: claim.nonce, ciphertext: claim.ciphertext }, claim.key_id)
   const jwe = recipient === undefined ? undefined : await encryptTo(recipient, token)
   await wipe(tx, claim.claim_id, 'used', by.at, by.from)

@@ -48,7 +48,9 @@ export const flawsOfContacts = (contacts: readonly Contact[], allow: readonly Ad
 }
 
 const flawOf = (contact: Contact, allow: readonly AddressBlock[]): string | undefined =>
-  contact.channel === 'email' ? flawOfEmail(contact.address) : flawOfUrl(contact.url, contact.channel, allow)
+  contact.channel === 'email'
+    ? flawOfEmail(contact.address)
+    : flawOfUrl(contact.url, contact.channel === 'slack' ? 'Slack messages' : 'webhooks', allow)
 
 /** What comes from outside may lack the field that its channel needs, or have the other one. */
 function misfit(contact: { channel: Channel; url?: string; address?: string }): { field: string; message: string } | undefined {
@@ -65,16 +67,18 @@ function flawOfEmail(address: string): string | undefined {
   return EMAIL.test(address) && !/^\.|\.\.|\.@/.test(address) ? undefined : 'is not an e-mail address like ops@example.com'
 }
 
-/** User and password in it would be stored as plain text, and are not sent. Names are looked up when something is sent. */
-function flawOfUrl(text: string, channel: Exclude<Channel, 'email'>, allow: readonly AddressBlock[]): string | undefined {
+/**
+ * User and password in it would be stored as plain text, and are not sent. Names are looked up when something is sent.
+ * @param what is sent there, in the plural
+ */
+export function flawOfUrl(text: string, what: string, allow: readonly AddressBlock[]): string | undefined {
   if (!URL.canParse(text)) return 'is not a URL'
   const url = new URL(text)
   if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'is not an http or https URL'
   if (url.username + url.password !== '') return 'must not hold a user or a password'
   const literal = literalAddress(url)
   const closed = literal === undefined ? undefined : whyNotPublic(literal, allow)
-  if (closed !== undefined)
-    return `leads to ${closed}: ${channel === 'slack' ? 'Slack messages' : 'webhooks'} go to public addresses alone`
+  if (closed !== undefined) return `leads to ${closed}: ${what} go to public addresses alone`
   if (url.protocol === 'http:' && (literal === undefined || !isAmong(allow, literal)))
     return 'must begin with https: what is sent over http, others can read'
   return undefined

@@ -3,6 +3,7 @@ import {
   type ClientId,
   type CredentialId,
   type Environment,
+  type KeyDelivery,
   type KeyId,
   type KeyKind,
   type Labels,
@@ -10,6 +11,7 @@ import {
 } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import type { Database } from './database.ts'
+import { CLAIM, stored } from './delivery-rows.ts'
 import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
 import { expiring, insertKey } from './keys.ts'
 import { policyForNew } from './policies.ts'
@@ -24,6 +26,7 @@ export interface Credential {
   readonly allow?: Allow
   readonly labels: Labels
   readonly kind: KeyKind
+  readonly delivery: KeyDelivery
   /** The name of its policy. */
   readonly policy?: string
   readonly createdAt: Date
@@ -40,6 +43,8 @@ export interface NewCredential {
   readonly kind?: KeyKind
   /** Of an ed25519 credential, when its client's public key is known already: base64. */
   readonly publicKey?: string | undefined
+  /** How its keys reach the client: by a claim unless given. */
+  readonly delivery?: KeyDelivery
   readonly brand: string
   readonly sealer: Sealer
   readonly claimExpiresAt: Date
@@ -56,15 +61,15 @@ export async function createCredential(
   input: NewCredential,
 ): Promise<{ credentialId: CredentialId; keyId: KeyId; version: 1; revision: number; claimId?: string }> {
   const credentialId = `crd_${randomBase62(16)}` as CredentialId
-  const { clientId, name, environment, scopes, allow, labels = {}, kind = 'bearer', at, actor } = input
+  const { clientId, name, environment, scopes, allow, labels = {}, kind = 'bearer', delivery, at, actor } = input
   try {
     return await db.tx(async (tx) => {
       const { rowCount } = await tx.query('select from clients where client_id = $1', [clientId])
       if (rowCount === 0) throw new RegistryError('unknown-client', `there is no client ${clientId}`)
       const policy = await policyForNew(tx, { clientId, environment, scopes, labels })
       await tx.query(
-        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at, allow, kind) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
-        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at, allow, kind],
+        'insert into credentials (credential_id, client_id, name, environment, scopes, labels, policy, created_at, allow, kind, delivery) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
+        [credentialId, clientId, name, environment, scopes, labels, policy?.name, at, allow, kind, stored(delivery)],
       )
       await appendAudit(tx, {
         at,
@@ -78,6 +83,7 @@ export async function createCredential(
           labels,
           ...(kind === 'bearer' ? {} : { kind }),
           ...(allow === undefined ? {} : { allow }),
+          ...(stored(delivery) === null ? {} : { delivery }),
         },
       })
       const expiryMs = policy?.rotation.expiryMs
@@ -98,12 +104,23 @@ export async function createCredential(
 
 /** Primary key. */
 export async function getCredential(db: Database, credentialId: string): Promise<Credential | undefined> {
-  const [row] = await db.query<Omit<Credential, 'policy' | 'allow'> & { policy: string | null; allow: Allow | null }>(
-    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, allow, labels, kind, policy, created_at as "createdAt"
+  const [row] = await db.query<
+    Omit<Credential, 'policy' | 'allow' | 'delivery'> & {
+      policy: string | null
+      allow: Allow | null
+      delivery: KeyDelivery | null
+    }
+  >(
+    `select credential_id as "credentialId", client_id as "clientId", name, environment, scopes, allow, labels, kind, delivery, policy, created_at as "createdAt"
      from credentials where credential_id = $1`,
     [credentialId],
   )
   if (row === undefined) return undefined
-  const { policy, allow, ...credential } = row
-  return { ...credential, ...(policy === null ? {} : { policy }), ...(allow === null ? {} : { allow }) }
+  const { policy, allow, delivery, ...credential } = row
+  return {
+    ...credential,
+    delivery: delivery ?? CLAIM,
+    ...(policy === null ? {} : { policy }),
+    ...(allow === null ? {} : { allow }),
+  }
 }

@@ -5,6 +5,7 @@ import {
   type CredentialId,
   type Ed25519Verifier,
   type Environment,
+  type KeyDelivery,
   type KeyEventType,
   type KeyId,
   type KeyKind,
@@ -18,6 +19,7 @@ import {
 import { appendAudit } from './audit.ts'
 import { claimCodeSha256 } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
+import { isStored } from './delivery-rows.ts'
 import { RegistryError, SQL_STATES, sqlState, violated } from './errors.ts'
 import type { Sealer } from './sealing.ts'
 import { newVerifier } from './verifiers.ts'
@@ -160,16 +162,17 @@ export const CLOCK_SKEW_MS = 5 * 60_000
 
 /**
  * Issues a key of its credential's kind: the verifier goes into the row, the secret, sealed, into a claim. Where the client makes the
- * secret, the claim is for its public half; where that is known already, there is no claim.
+ * secret, the claim is for its public half; where that is known already, there is no claim. The key of a rotation may have to be written into its
+ * client's store: then nobody can claim it.
  * @throws RegistryError public-key-taken
  */
-export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId?: string }> {
+export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; claimId?: string; toBeWritten?: boolean }> {
   const keyId = newKeyId()
   const notBefore = new Date(input.at.getTime() - CLOCK_SKEW_MS)
   // A change of the credential's permissions waits for this key, or this key for that. Primary key.
-  const credential = await first<{ kind: KeyKind; permissions: number }>(
+  const credential = await first<{ kind: KeyKind; permissions: number; delivery: KeyDelivery | null }>(
     tx,
-    'select kind, permissions from credentials where credential_id = $1 for share',
+    'select kind, permissions, delivery from credentials where credential_id = $1 for share',
     [input.credentialId],
   )
   if (credential === undefined) throw new RegistryError('unknown-credential', `there is no credential ${input.credentialId}`)
@@ -206,11 +209,12 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
   )
   if (input.publicKey !== undefined) return { keyId }
   const claimId = randomBase62(22)
+  const toBeWritten = input.rotationId !== undefined && isStored(credential.delivery)
   // Where there is no token, nothing: the claim's code hangs on a key-encryption key all the same, and changes with it.
   const sealed = input.sealer.seal(token, keyId)
   await tx.query(
-    `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+    `insert into claims (claim_id, key_id, code_sha256, kek_id, nonce, ciphertext, created_at, expires_at, delivery)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
     [
       claimId,
       keyId,
@@ -220,9 +224,10 @@ export async function insertKey(tx: Tx, input: NewKey): Promise<{ keyId: KeyId; 
       sealed.ciphertext,
       input.at,
       input.claimExpiresAt,
+      toBeWritten ? 'due' : null,
     ],
   )
-  return { keyId, claimId }
+  return { keyId, claimId, toBeWritten }
 }
 
 /** Index keys_by_public_key. */

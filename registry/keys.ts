@@ -38,18 +38,19 @@ export const keysOfCredential = (db: Database, credentialId: CredentialId | stri
   selectKeys(db, 'where k.credential_id = $1 order by k.version', [credentialId])
 
 /**
- * Issues the new key of a rotation, or answers with the one that it has already.
+ * Issues the new key of a rotation, or answers with the one that it has already. `written`: it is for its client's store, where it may be already.
  * @throws RegistryError illegal-transition when the rotation is going back or has ended: nobody would look after the key
  */
 export async function introduceSuccessor(
   db: Database,
   input: { rotationId: RotationId; brand: string; sealer: Sealer; claimExpiresAt: Date; at: Date; actor: string },
-): Promise<{ keyId: KeyId; version: number; revision: number; claimId: string }> {
+): Promise<{ keyId: KeyId; version: number; revision: number; claimId: string; written: boolean }> {
   return db.tx(async (tx) => {
     const rotation = await lockRotation(tx, input.rotationId)
     const known = rotation.new_key_id === null ? undefined : await lockKey(tx, rotation.new_key_id)
     if (known !== undefined && known.standing !== 'retired') {
-      return { keyId: known.keyId, version: known.version, revision: known.revision, claimId: await claimIdOf(tx, known.keyId) }
+      const { keyId, version, revision } = known
+      return { keyId, version, revision, ...(await claimIn(tx, keyId)) }
     }
     refuseEnded(rotation)
     if (rotation.stage === 'rolling-back')
@@ -63,7 +64,11 @@ export async function introduceSuccessor(
     const hasCurrent = keys.some(({ standing }) => standing === 'current')
     const version = await nextVersion(tx, rotation.credential_id)
     await enterStage(tx, { ...input, stage: 'introducing' })
-    const { keyId, claimId = '' } = await insertKey(tx, {
+    const {
+      keyId,
+      claimId = '',
+      toBeWritten: written = false,
+    } = await insertKey(tx, {
       ...input,
       credentialId: rotation.credential_id,
       environment: any.environment,
@@ -72,7 +77,7 @@ export async function introduceSuccessor(
       ...expiring(input.at, rotation.policy.expiryMs),
     })
     await tx.query('update rotations set new_key_id = $2 where rotation_id = $1', [input.rotationId, keyId])
-    return { keyId, version, revision: 1, claimId }
+    return { keyId, version, revision: 1, claimId, written }
   })
 }
 
@@ -294,9 +299,14 @@ const ended = (row: KeyRow, event: KeyEventType, state: KeyRow['state']) => ({
   ...(row.successor === undefined ? {} : { successor: row.successor }),
 })
 
-async function claimIdOf(tx: Tx, keyId: KeyId): Promise<string> {
-  const { rows } = await tx.query<{ claim_id: string }>('select claim_id from claims where key_id = $1', [keyId])
-  return rows[0]?.claim_id ?? ''
+/** Index claims_by_key. */
+async function claimIn(tx: Tx, keyId: KeyId): Promise<{ claimId: string; written: boolean }> {
+  const claim = await first<{ claim_id: string; written: boolean }>(
+    tx,
+    `select claim_id, coalesce(delivery in ('due', 'done'), false) as written from claims where key_id = $1`,
+    [keyId],
+  )
+  return { claimId: claim?.claim_id ?? '', written: claim?.written ?? false }
 }
 
 /** Primary key; index claims_by_key. */

@@ -7,6 +7,7 @@ import { NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker
 import type { Logger } from 'pino'
 import { createAlerts } from '../activities/alerts.ts'
 import { createCourier } from '../activities/channels/courier.ts'
+import { createOutbound } from '../activities/channels/outbound.ts'
 import { createActivities } from '../activities/index.ts'
 import { createKafka } from '../activities/kafka.ts'
 import { startNeglectWatch } from '../activities/neglect.ts'
@@ -56,7 +57,9 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const { brand, publicUrl, leaks: leakSettings } = config
   const startRotation = startRotations(client, config.taskQueue)
   const courier = createCourier({ sealer, publicUrl, delivery: config.delivery })
-  const activities = createActivities({ db, sealer, brand, courier, propagation, alerts, leakSettings, startRotation })
+  const outbound = createOutbound({ allow: config.delivery.webhookAllow })
+  const ours = { db, sealer, brand, publicUrl, propagation, alerts, leakSettings }
+  const activities = createActivities({ ...ours, courier, outbound, startRotation })
   await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
   const connection = await NativeConnection.connect({ address: config.temporalAddress })
   const common = { connection, namespace: config.temporalNamespace, shutdownGraceTime: '10s', shutdownForceTime: '15s' } as const
@@ -90,7 +93,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   }
   const release = async (): Promise<void> => {
     await Promise.all([sweeping.stop(), neglect.stop(), schedules.stop()])
-    await Promise.allSettled([propagation.stop(), alerts.stop(), courier.close()])
+    await Promise.allSettled([propagation.stop(), alerts.stop(), courier.close(), outbound.close()])
     await db.close()
     await Promise.all([connection.close(), calls.close()])
   }

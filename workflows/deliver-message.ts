@@ -9,6 +9,7 @@ import {
   workflowInfo,
 } from '@temporalio/workflow'
 import type { Delivery, Waiting } from '../activities/notification.ts'
+import { lastCause } from './last-cause.ts'
 import { alerts, deliveries, givenUp } from './proxies.ts'
 
 /** What becomes of a message: sent to the workflow that waits for it, at once when it is known, and again when it changes for the better. */
@@ -78,7 +79,6 @@ async function tryFor(delivery: Delivery, { contactId, to, why: first, refused }
       return 'no longer to be told'
     } catch (error) {
       if (!(error instanceof ActivityFailure)) throw error
-      // The last attempt says why, also where a time-out has ended them.
       why = lastCause(error)
     }
   }
@@ -89,12 +89,6 @@ async function tryFor(delivery: Delivery, { contactId, to, why: first, refused }
     log.warn('a message that was given up could not be noted', { messageId: delivery.messageId, contactId })
   }
   return why
-}
-
-function lastCause(error: ActivityFailure): string {
-  let cause: Error = error
-  while (cause.cause instanceof Error) cause = cause.cause
-  return cause.message
 }
 
 async function tellParent(news: DeliveryNews): Promise<void> {

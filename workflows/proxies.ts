@@ -21,11 +21,34 @@ export const leaks = proxyActivities<Pick<Activities, 'containLeak'>>({
 export const keys = proxyActivities<
   Pick<
     Activities,
-    'introduceKey' | 'deprecateKey' | 'deactivateKey' | 'reinstateKey' | 'retireNewKey' | 'compromiseKey' | 'killNewKey'
+    | 'introduceKey'
+    | 'deprecateKey'
+    | 'deactivateKey'
+    | 'reinstateKey'
+    | 'retireNewKey'
+    | 'compromiseKey'
+    | 'killNewKey'
+    | 'giveUpDelivery'
   >
 >({
   startToCloseTimeout: '15s',
   retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '5s' },
+})
+
+/** Writing a new key into its client's store: for a quarter of an hour, unless the store refuses. */
+export const stores = proxyActivities<Pick<Activities, 'deliverKey'>>({
+  startToCloseTimeout: '1 minute',
+  scheduleToCloseTimeout: '15 minutes',
+  heartbeatTimeout: '15s',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },
+})
+
+/** The same where nobody can wait: what comes of it is of no matter to the rotation. */
+export const storesAtOnce = proxyActivities<Pick<Activities, 'deliverKey' | 'takeBackKey'>>({
+  startToCloseTimeout: '15s',
+  scheduleToCloseTimeout: '30s',
+  heartbeatTimeout: '10s',
+  retry: { initialInterval: '500ms', backoffCoefficient: 2, maximumInterval: '5s' },
 })
 
 /** Publishing, and the wait for the receipt. The retries are the outbox, so they start fast and never end. */

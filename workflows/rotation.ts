@@ -13,9 +13,10 @@ import type {
 } from '@keyturn/contract'
 import { defineSearchAttributeKey } from '@temporalio/common'
 import { ActivityFailure, ApplicationFailure, patched, upsertSearchAttributes } from '@temporalio/workflow'
+import type { IssuedKey } from '../activities/keys.ts'
 import type { Delivery, FirstTry } from '../activities/notification.ts'
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
-import type { KeyOfRotation, OpenedRotation } from '../activities/rotations.ts'
+import type { OpenedRotation } from '../activities/rotations.ts'
 import { Deliveries, goOnWith } from './deliveries.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
 import { RotationLeaks } from './rotation-leaks.ts'
@@ -49,7 +50,7 @@ export class Rotation {
   trigger: Trigger = 'manual'
   deadline: number | undefined
   heldFor: HeldFor | undefined
-  newKey: KeyOfRotation | undefined
+  newKey: IssuedKey | undefined
   /** Set once every live gateway accepts the new key. */
   newKeyEverywhere = false
   newKeyRetired = false
@@ -80,7 +81,7 @@ export class Rotation {
   private timeline: TimelineEntry[] = []
   private unconfirmed: readonly string[] = []
   private resumeAsked = false
-  private old: KeyOfRotation | undefined
+  private old: IssuedKey | undefined
   private first: RotationRequest | undefined
 
   constructor(credentialId: CredentialId, request: RotationRequest | undefined) {
@@ -105,7 +106,7 @@ export class Rotation {
     return this.old !== undefined
   }
 
-  get oldKey(): KeyOfRotation {
+  get oldKey(): IssuedKey {
     if (this.old === undefined) throw new Error('the rotation has not been opened yet')
     return this.old
   }
@@ -197,7 +198,7 @@ export class Rotation {
     upsertSearchAttributes([{ key: STAGE_ATTRIBUTE, value: this.stage }])
   }
 
-  introduced(newKey: KeyOfRotation): void {
+  introduced(newKey: IssuedKey): void {
     this.newKey = newKey
     this.newKeyRetired = false
     // What the collector has said until now was about a key that is gone.

@@ -32,8 +32,10 @@ export interface Facts {
   readonly rotation?: Rotation
   readonly oldKey?: KeyRow
   readonly newKey?: KeyRow
-  /** Of a claim that is open; for messages that are to hold it. */
+  /** Of a claim that can be used; for messages that are to hold it. */
   readonly claimCode?: string
+  /** Where the new key has been written. */
+  readonly place?: string
   readonly evidence?: Evidence
   readonly switchover?: Switchover
   readonly leaks: readonly LeakFacts[]
@@ -115,6 +117,11 @@ async function factsOfRotation(
     ...(oldKey === undefined ? {} : { oldKey }),
     ...(newKey === undefined ? {} : { newKey }),
     ...(switchover === undefined ? {} : { switchover }),
-    ...(claim?.state === 'open' ? { claimCode: sealer === undefined ? CLAIM_NOT_SHOWN : claimCodeOf(sealer, claim) } : {}),
+    ...(claim?.written === 'done' && claim.claimedFrom !== undefined && message !== 'rolled-back'
+      ? { place: claim.claimedFrom }
+      : {}),
+    ...(claim?.state === 'open' && claim.written !== 'due'
+      ? { claimCode: sealer === undefined ? CLAIM_NOT_SHOWN : claimCodeOf(sealer, claim) }
+      : {}),
   }
 }

@@ -3,7 +3,7 @@ import type { Language } from '@keyturn/contract'
 import type { Facts } from './facts.ts'
 import type { TextsOf } from './own-texts.ts'
 import { type Fields, fillIn } from './template.ts'
-import type { TextName, Texts } from './texts.ts'
+import { TEXTS, type Text, type TextName, type Texts } from './texts.ts'
 
 /** Every text in it is plain: whoever shows it escapes it. */
 export interface Letter {
@@ -31,7 +31,7 @@ const MOST_SOURCES = 10
 const LONGEST_ITEM = 160
 
 export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Letter {
-  const { client, credential, oldKey, newKey } = facts
+  const { client, credential, oldKey, newKey, place } = facts
   const { language } = client
   const { messages, labels } = texts[language]
   const name = textNameOf(facts)
@@ -48,11 +48,12 @@ export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Let
       [labels.environment, credential.environment],
       ...(oldKey === undefined ? [] : [[labels.oldKey, oldKey.keyId] as const]),
       ...(newKey === undefined ? [] : [[labels.newKey, newKey.keyId] as const]),
+      ...(place === undefined ? [] : [[labels.place, plain(place)] as const]),
       ...(deadline === undefined || HAS_NO_DEADLINE.has(name) ? [] : [[labels.deadline, deadline] as const]),
       ...switchedOver(facts, labels, name),
     ],
     whatToDo: labels.whatToDo,
-    steps: text.steps.map((step) => fillIn(step, fields)),
+    steps: stepsOf(facts, { name, text, labels }).map((step) => fillIn(step, fields)),
     ...(link === undefined ? {} : { link }),
     lists: [...stragglersOf(facts, labels, name), ...foundAt(facts, labels)],
     footer: labels.footer,
@@ -71,6 +72,18 @@ const NAMES_STRAGGLERS: ReadonlySet<TextName> = new Set([
   'leak',
   'leak-overlap',
 ])
+
+/** Where these say to fetch the key and to put it in its place, the first two steps do. */
+const FETCHES: ReadonlySet<TextName> = new Set(['introduced', 'reminder', 'emergency', 'emergency-grace', 'leak', 'leak-overlap'])
+
+/** There is nothing to fetch where the key has been written already. Whoever has written steps of their own knows that. */
+function stepsOf(
+  { client: { language }, place }: Facts,
+  { name, text, labels }: { name: TextName; text: Text; labels: Texts['labels'] },
+): readonly string[] {
+  const ours = text.steps === TEXTS[language].messages[name].steps
+  return place === undefined || !ours || !FETCHES.has(name) ? text.steps : [labels.takeFromPlace, ...text.steps.slice(2)]
+}
 
 function textNameOf({ message, oldKey, rotation, at }: Facts): TextName {
   const lives = oldKey?.state === 'active' && (oldKey.sunsetAt?.getTime() ?? 0) > at.getTime()

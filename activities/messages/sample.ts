@@ -46,7 +46,7 @@ export function sampleFacts(
     message,
     at,
     client: { clientId, name: 'Acme', contacts: [], language, timeZone, tell: 'first', createdAt },
-    credential: { ...whose, name: 'acme-orders', labels: {}, kind: 'bearer' },
+    credential: { ...whose, name: 'acme-orders', labels: {}, kind: 'bearer', delivery: { method: 'claim' } },
     leaks:
       message === 'leak'
         ? [

@@ -54,6 +54,8 @@ interface Labels {
   readonly environment: string
   readonly oldKey: string
   readonly newKey: string
+  readonly place: string
+  readonly takeFromPlace: string
   readonly deadline: string
   readonly whatToDo: string
   readonly stillUsed: string
@@ -151,6 +153,8 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       environment: 'Environment',
       oldKey: 'Old key',
       newKey: 'New key',
+      place: 'The new key is in',
+      takeFromPlace: 'There is nothing to fetch: have your programs read the new key where it has been written.',
       deadline: 'Switch over by',
       whatToDo: 'What to do',
       stillUsed: 'Who used the old key last',
@@ -251,6 +255,9 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       environment: 'Umgebung',
       oldKey: 'Alter Schlüssel',
       newKey: 'Neuer Schlüssel',
+      place: 'Der neue Schlüssel steht in',
+      takeFromPlace:
+        'Es gibt nichts abzuholen: Lassen Sie Ihre Programme den neuen Schlüssel dort lesen, wohin er geschrieben wurde.',
       deadline: 'Umstellen bis',
       whatToDo: 'Was zu tun ist',
       stillUsed: 'Wer den alten Schlüssel zuletzt verwendet hat',

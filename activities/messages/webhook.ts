@@ -19,6 +19,8 @@ export interface Notification {
     readonly newKey?: { readonly keyId: string; readonly state: string }
     readonly sunsetAt?: string
     readonly claimUrl?: string
+    /** Where the new key has been written: there is nothing to claim then. */
+    readonly writtenTo?: string
     readonly stragglers: readonly { readonly address: string; readonly userAgent: string; readonly lastAt: string }[]
     /** Why, when a leak is the reason. */
     readonly leaks?: readonly ToldLeak[]
@@ -60,7 +62,7 @@ const toldLeak = ({ leakId, keyId, reportedAt, sources }: LeakFacts): ToldLeak =
 
 /** @param publicUrl where clients reach the API; without it no claim URL is in it */
 export function webhookBody(facts: Facts, publicUrl?: string): Notification | LeakNotification | ClaimNotification {
-  const { message, credential, rotation, oldKey, newKey, claimCode, evidence, leaks } = facts
+  const { message, credential, rotation, oldKey, newKey, claimCode, place, evidence, leaks } = facts
   const timestamp = new Date().toISOString()
   const { credentialId, name, environment, kind } = credential
   const whose = { credentialId, credential: name, environment }
@@ -81,6 +83,7 @@ export function webhookBody(facts: Facts, publicUrl?: string): Notification | Le
       ...(newKey === undefined ? {} : { newKey: { keyId: newKey.keyId, state: newKey.state } }),
       ...(oldKey?.sunsetAt === undefined ? {} : { sunsetAt: oldKey.sunsetAt.toISOString() }),
       ...(claimCode === undefined || publicUrl === undefined ? {} : { claimUrl: `${publicUrl}/v1/claims/${claimCode}` }),
+      ...(place === undefined ? {} : { writtenTo: place }),
       stragglers: (evidence?.stragglers ?? []).map(({ address, userAgent, lastAt }) => ({ address, userAgent, lastAt })),
       ...(leaks.length === 0 ? {} : { leaks: leaks.map(toldLeak) }),
     },

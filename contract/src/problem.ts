@@ -35,6 +35,8 @@ export const PROBLEMS = {
   'claim-expired': { status: 410, title: 'This claim has expired' },
   'no-successor': { status: 404, title: 'This key has no successor' },
   'successor-refused': { status: 403, title: 'The successor is not handed out for the old key' },
+  'recipient-refused': { status: 403, title: 'The secret goes to another recipient' },
+  'delivered-elsewhere': { status: 409, title: "The key is written into the client's own store" },
   'scope-exceeded': { status: 403, title: 'The key does not have this scope' },
   'illegal-transition': { status: 409, title: 'The key can not change to that state' },
   'too-large': { status: 413, title: 'The request is too large' },

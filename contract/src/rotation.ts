@@ -206,9 +206,10 @@ export interface RotationOrder {
 
 /**
  * Why a rotation is held: a gateway has not confirmed, the deadline has passed, a person said so, a step failed for good, the
- * policy asks for a person's approval, or its client could be told on none of its channels.
+ * policy asks for a person's approval, its client could be told on none of its channels, or the new key could not be written into the
+ * client's store.
  */
-export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure', 'approval', 'untold'] as const
+export const HELD_FOR = ['receipt', 'deadline', 'operator', 'failure', 'approval', 'untold', 'undelivered'] as const
 export type HeldFor = (typeof HELD_FOR)[number]
 
 /** What the collector signals (signal `evidence`). */

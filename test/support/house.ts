@@ -231,7 +231,7 @@ export class House {
     scopes: string[] = ['read:prices'],
     environment: Environment = 'prod',
     contacts: readonly Contact[] = [],
-    { client = {}, ...what }: Pick<NewCredential, 'kind' | 'publicKey'> & { readonly client?: ClientChange } = {},
+    { client = {}, ...what }: Pick<NewCredential, 'kind' | 'publicKey' | 'delivery'> & { readonly client?: ClientChange } = {},
   ): Promise<TestCredential> {
     await this.setClock()
     const at = new Date(this.now())

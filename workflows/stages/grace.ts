@@ -1,6 +1,7 @@
 import { ActivityFailure, CancellationScope, sleep } from '@temporalio/workflow'
 import { keys, records } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
+import { deliverAtOnce } from './deliver.ts'
 
 /**
  * An emergency for a client that must not stop: it has its new key, and is told of it, before the old one dies. Ends when it has
@@ -43,6 +44,7 @@ async function switchOver(
   rotation.deadline = endsAt
   rotation.entered('notifying')
   await rotation.published(oldKey.keyId)
+  await deliverAtOnce(rotation, newKey)
   await rotation.tell('emergency')
   rotation.graced = true
 

@@ -1,6 +1,7 @@
 import { patched } from '@temporalio/workflow'
 import { keys, records } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
+import { deliverAtOnce } from './deliver.ts'
 
 /**
  * The emergency: the old key dies before anything else, then the client gets its new one. A gateway that is silent delays
@@ -38,6 +39,7 @@ export async function killFirst(rotation: Rotation): Promise<void> {
   if (rotation.graced) await rotation.tell('deactivated')
   else {
     await rotation.enter('notifying')
+    await deliverAtOnce(rotation, newKey)
     await rotation.tell('emergency')
   }
 

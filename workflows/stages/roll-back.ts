@@ -1,5 +1,6 @@
 import { keys } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
+import { takeBack } from './deliver.ts'
 
 /** Goes back to the old key. It is accepted again everywhere before the new one is refused anywhere. */
 export async function rollBack(rotation: Rotation): Promise<void> {
@@ -14,6 +15,7 @@ export async function rollBack(rotation: Rotation): Promise<void> {
   rotation.entered('rolling-back', reason)
   await rotation.appliedEverywhere(oldKey.keyId)
   if (newKey !== undefined) {
+    await takeBack(rotation, newKey)
     await keys.retireNewKey({ ...rotation.by, reason })
     rotation.newKeyRetired = true
     await rotation.appliedEverywhere(newKey.keyId)

@@ -8,7 +8,7 @@ export interface VaultOptions extends FieldOptions {
   readonly address?: string
   /** Asked before each request, so that a token may be renewed; VAULT_TOKEN or BAO_TOKEN unless given. */
   readonly token?: () => string | Promise<string>
-  /** VAULT_NAMESPACE or BAO_NAMESPACE unless given. */
+  /** VAULT_NAMESPACE or BAO_NAMESPACE unless given; the empty one is the root. */
   readonly namespace?: string
   /** Where the engine is mounted; `secret` unless given. */
   readonly mount?: string
@@ -46,7 +46,7 @@ export function vaultStore(options: VaultOptions): Store {
 
   async function call(signal: AbortSignal | undefined, body?: object): Promise<Answer> {
     const headers: Record<string, string> = { 'x-vault-token': await token(), 'x-vault-request': 'true' }
-    if (namespace !== undefined) headers['x-vault-namespace'] = namespace
+    if (namespace) headers['x-vault-namespace'] = namespace
     try {
       // A redirect would take the token along.
       const shared = { headers, redirect: 'error', signal: within(signal) } as const
