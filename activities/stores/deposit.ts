@@ -26,9 +26,12 @@ async function change(store: Store, next: Change, signal: AbortSignal): Promise<
  */
 export async function deposit(store: Store, credentialId: string, key: StoredKey, signal: AbortSignal): Promise<string> {
   const next: Change = (found) => {
-    const { current, previous } = found?.value ?? {}
-    if (current?.keyId === key.keyId || previous?.keyId === key.keyId) return undefined
-    return { format: 1, credentialId, current: key, ...(current === undefined ? {} : { previous: current }) }
+    const value = found?.value
+    // A program that claims its first key there has none to go back to.
+    if (value?.current === undefined) return { format: 1, credentialId, current: key }
+    const { current, previous } = value
+    if (current.keyId === key.keyId || previous?.keyId === key.keyId) return undefined
+    return { format: 1, credentialId, current: key, previous: current }
   }
   return (await change(store, next, signal)) ?? ''
 }
@@ -41,8 +44,9 @@ export async function deposit(store: Store, credentialId: string, key: StoredKey
 export async function putBack(store: Store, credentialId: string, newKeyId: string, signal: AbortSignal): Promise<boolean> {
   let alone = false
   const next: Change = (found) => {
-    if (found?.value.current.keyId !== newKeyId) return undefined
-    const { previous } = found.value
+    const value = found?.value
+    if (value?.current === undefined || value.current.keyId !== newKeyId) return undefined
+    const { previous } = value
     alone = previous === undefined
     return previous === undefined ? undefined : { format: 1, credentialId, current: previous }
   }

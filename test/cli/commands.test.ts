@@ -121,6 +121,40 @@ describe('clients and credentials', () => {
     expect((await office.run('status', rotationId)).stdout).toMatch(/^new key +\w{16} {2}not enrolled yet$/m)
   })
 
+  test('how new keys reach the client is read from a file, and shown; a private key is not sent', async () => {
+    const { clientId } = await office.json<{ clientId: string }>(['client', 'create', '--name', 'Acme'])
+    const directory = emptyDirectory()
+    onTestFinished(directory.remove)
+    const file = (name: string, content: object | string): string => {
+      const path = join(directory.path, name)
+      writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content))
+      return path
+    }
+    const vault = { method: 'vault', address: 'https://vault.example:8200', mount: 'secret', path: 'shop/key', role: 'keyturn' }
+    const pair = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const create = ['credential', 'create', '--client', clientId, '--environment', 'prod', '--name']
+    const made = await office.run(...create, 'vault', '--delivery', file('vault.json', { delivery: vault }))
+    const credentialId = made.stdout.split(' ')[0] ?? ''
+    expect((await office.run('credential', 'show', credentialId)).stdout).toContain(
+      'delivery    vault https://vault.example:8200 secret/shop/key',
+    )
+    const recipient = pair.publicKey.export({ format: 'jwk' })
+    const jwe = file('jwe.json', { method: 'jwe', recipient })
+    const updated = await office.run('credential', 'update', credentialId, '--delivery', jwe, '--reason', 'agreed')
+    expect([updated.code, updated.stdout]).toEqual([0, expect.stringMatching(/changed[\s\S]*^delivery {4}jwe$/m)])
+    expect((await office.run('credential', 'show', credentialId)).stdout).toContain(`to the key with x ${recipient.x}`)
+
+    const secret = pair.privateKey.export({ format: 'jwk' })
+    const refused = await office.run(
+      ...create,
+      'private',
+      '--delivery',
+      file('private.json', { method: 'jwe', recipient: secret }),
+    )
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/holds a private key[\s\S]*Nothing was sent/)])
+    expect((await office.run(...create, 'none', '--delivery', file('none.json', 'vault'))).code).toBe(2)
+  })
+
   test('with --json: the claim, the address, and whether every gateway knows the key', async () => {
     const { clientId } = await office.json<{ clientId: string }>(['client', 'create', '--name', 'Acme'])
     const created = await office.json<Record<string, unknown>>([

@@ -14,7 +14,9 @@ import { webhookSecrets } from '../../activities/channels/web.ts'
 import { createKafka, createPublisher } from '../../activities/kafka.ts'
 import { openDatabase } from '../../registry/database.ts'
 import { startKeyturn } from '../cli/office.ts'
+import { placeIn, trustKeyturn } from '../support/clients-vault.ts'
 import { eventually, House } from '../support/house.ts'
+import { findBao, startBao } from '../support/openbao.ts'
 import {
   environmentOf,
   type GatewayProcess,
@@ -28,6 +30,7 @@ import { type Found, readTables, readTopics, readWorkflows, watchArguments } fro
 import { Secrets } from './secrets.ts'
 
 const MINUTE = 60_000
+const bao = await findBao((what) => process.stderr.write(`${what}\n`))
 const secrets = new Secrets()
 /** What came back that was not to hand out a secret: bodies and headers. */
 const answers: Found[] = []
@@ -277,6 +280,7 @@ test(
     await ask('POST', `/v1/rotations/${rotated}/deactivate-now`, { reason: 'a test' })
     await ended(rotated, 'completed')
 
+    await writtenIntoAVault()
     await requestsWithSecrets([first, fourth, fifth, sixth, one.claim])
     await ask('POST', `/v1/rotations/${held}/escalate`, { reason: 'nobody came' })
     await ended(held, 'completed')
@@ -292,6 +296,31 @@ test(
   },
   15 * MINUTE,
 )
+
+/** A key that nobody fetches: Keyturn is refused at the client's Vault first, and then writes it there. */
+async function writtenIntoAVault(): Promise<void> {
+  if (bao === undefined) return
+  const vault = await startBao(bao)
+  try {
+    await trustKeyturn(vault, { api, issuer: api })
+    const place = placeIn(vault)
+    const { credentialId, claim } = await newCredential('written')
+    await redeem(`/v1/claims/${claim}`)
+    await ask('PATCH', `/v1/credentials/${credentialId}`, { delivery: place.delivery })
+    const rotationId = await rotate(credentialId, {})
+    await ended(rotationId, 'held')
+    await place.allow(credentialId)
+    await ask('POST', `/v1/rotations/${rotationId}/resume`, { reason: 'the role is there' })
+    await ended(rotationId, 'monitoring')
+    const { token = '' } = (await place.fields()).data
+    secrets.addToken('a token that was written', token)
+    expect(await use(token)).toEqual([200, 200])
+    await ask('POST', `/v1/rotations/${rotationId}/deactivate-now`, { reason: 'a test' })
+    await ended(rotationId, 'completed')
+  } finally {
+    await vault.stop()
+  }
+}
 
 /** A key in use leaks: an operator reports the token, and says it in every field; somebody else puts its hash on the topic. */
 async function leaks(token: string): Promise<void> {
@@ -407,6 +436,7 @@ async function everything(): Promise<Found[]> {
   for (const table of ['claims', 'audit', 'keys', 'key_sources', 'receipts', 'clients'])
     expect(rows.some(({ place }) => place === `table public.${table}`)).toBe(true)
   contain(rows, 'claim.second-try')
+  if (bao !== undefined) contain(rows, 'secret.delivered')
   contain(rows, 'removed: looks like a key')
   for (const log of logs) expect(log.bytes.length).toBeGreaterThan(100)
   contain(logs, '"path":"/v1/claims/:claim"')

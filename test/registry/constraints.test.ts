@@ -368,6 +368,29 @@ describe('the database refuses by itself', () => {
     expect(await set('recipient = $2, jwe = $3, repeatable_until = now()', recipient, JWE)).toBe('not refused')
   })
 
+  test('G5, G10: a delivery with a private key, of a key that the client makes, or with what belongs to none; done and not used', async () => {
+    const { credentialId, claimId } = await makeCredential(db)
+    const set = (delivery: object, of = credentialId) =>
+      refusalOf(db.query('update credentials set delivery = $2 where credential_id = $1', [of, delivery]))
+    const recipient = { kty: 'EC', crv: 'P-256', x: 'A'.repeat(43), y: 'A'.repeat(43) }
+    const vault = { method: 'vault', address: 'https://vault.example', mount: 'secret', path: 'x', role: 'x' }
+    expect(await set({ method: 'jwe', recipient })).toBe('not refused')
+    expect(await set(vault)).toBe('not refused')
+    for (const none of [
+      { method: 'jwe', recipient: { ...recipient, d: 'A'.repeat(43) } },
+      { method: 'jwe', recipient: { ...recipient, x: 'A' } },
+      { method: 'jwe' },
+      { ...vault, token: 'x' },
+      { method: 'mail' },
+      {},
+    ])
+      expect([none, await set(none)]).toEqual([none, CHECK])
+    const signing = await makeCredential(db, 'prod', sealer, { kind: 'ed25519' })
+    expect(await set(vault, signing.credentialId)).toBe(CHECK)
+    const done = `update claims set delivery = 'done' where claim_id = $1`
+    expect(await refusalOf(db.query(done, [claimId]))).toBe(CHECK)
+  })
+
   test('names that are too long', async () => {
     const insert = `insert into clients (client_id, name, created_at) values ('cli_aaaaaaaaaaaaaaaa', repeat('x', 201), now())`
     expect(await refusalOf(db.query(insert))).toBe(CHECK)

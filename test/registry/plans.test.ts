@@ -10,6 +10,7 @@ import { getClient } from '../../registry/clients.ts'
 import { listCredentials } from '../../registry/credential-list.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
+import { changeDelivery, giveUpWriting, noteWritten, readWriting } from '../../registry/deliveries.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
 import { recordLeaks } from '../../registry/leak-intake.ts'
@@ -231,6 +232,12 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     await setDeadline(db, { ...by, deadline: at(DAY) })
     await tellOnce(db, { rotationId: by.rotationId, stage: 'monitoring', fact: 'old-key-quiet' }, async () => undefined)
     await forgetTold(db, by.rotationId)
+    const delivery = { method: 'vault', address: 'https://vault.example', mount: 'a', path: 'b', role: 'c' } as const
+    await changeDelivery(db, { credentialId: rotation.credentialId, delivery, at: at(0), actor: 'test' })
+    await readWriting(db, newKeyId, sealer)
+    await noteWritten(db, { keyId: newKeyId, rotationId: by.rotationId, delivery, version: '1', identity: 'x', at: at(0) })
+    await giveUpWriting(db, { ...by, keyId: newKeyId, why: 'test' })
+    await changeDelivery(db, { credentialId: rotation.credentialId, delivery: { method: 'claim' }, at: at(0), actor: 'test' })
     await deactivateKey(db, { ...by, keyId, unless: 'never' })
     await reinstateKey(db, { ...by, keyId })
     await retireNewKey(db, by)

@@ -1,8 +1,22 @@
-/** A client's own Vault, as docs/delivery.md has the client set it up. */
-import { IDENTITY_ALG, IDENTITY_KEYS_PATH, type KeyDelivery, randomBase62, type VaultDelivery } from '@keyturn/contract'
+/** A client's own Vault, set up with what docs/delivery.md gives the client. */
+import { readFileSync } from 'node:fs'
+import { type KeyDelivery, randomBase62, type VaultDelivery } from '@keyturn/contract'
 import type { StoredCredential } from '../../client/src/store.ts'
 import { vaultStore } from '../../client/src/vault.ts'
 import type { Bao } from './openbao.ts'
+
+const DOCUMENT = readFileSync(new URL('../../docs/delivery.md', import.meta.url), 'utf8')
+
+/** What a command of the document is given on its standard input. */
+function inputOf(command: string): string {
+  const [, input] = new RegExp(`^${command}[^\\n]*<<'END'\\n([\\s\\S]*?)\\nEND$`, 'm').exec(DOCUMENT) ?? []
+  if (input === undefined) throw new Error(`docs/delivery.md has no ${command}`)
+  return input
+}
+
+const POLICY = inputOf('vault policy write')
+const ROLE = inputOf('vault write auth/jwt/role/')
+const [CONFIGURE = ''] = /^vault write auth\/jwt\/config (?:.|\\\n)*$/m.exec(DOCUMENT) ?? []
 
 interface KeyturnAddress {
   /** Where the public keys are. */
@@ -11,12 +25,14 @@ interface KeyturnAddress {
 }
 
 /** Once for each Vault. */
-export async function trustKeyturn(bao: Bao, { api, issuer }: KeyturnAddress, authMount = 'jwt'): Promise<void> {
-  await bao.call(`sys/auth/${authMount}`, { type: 'jwt' })
-  await bao.call(`auth/${authMount}/config`, {
-    jwks_url: api + IDENTITY_KEYS_PATH,
-    jwt_supported_algs: [IDENTITY_ALG],
-    bound_issuer: issuer,
+export async function trustKeyturn(bao: Bao, { api, issuer }: KeyturnAddress): Promise<void> {
+  const settings = Object.fromEntries([...CONFIGURE.matchAll(/(\w+)=(\S+)/g)].map(([, name, value]) => [name, value]))
+  const { jwks_url = '', bound_issuer = '', ...rest } = settings as Record<string, string>
+  await bao.call('sys/auth/jwt', { type: 'jwt' })
+  await bao.call('auth/jwt/config', {
+    ...rest,
+    jwks_url: jwks_url.replace('https://keys.example.com', api),
+    bound_issuer: bound_issuer.replace('https://keys.example.com', issuer),
   })
 }
 
@@ -37,16 +53,11 @@ export function placeIn(bao: Bao) {
     store,
     /** Lets Keyturn write the keys of a credential there. */
     async allow(credentialId: string): Promise<void> {
-      const policy = `path "secret/data/${path}" { capabilities = ["create", "read", "update"] }`
-      await bao.call(`sys/policies/acl/${name}`, { policy })
-      await bao.call(`auth/jwt/role/${name}`, {
-        role_type: 'jwt',
-        user_claim: 'sub',
-        bound_audiences: [bao.address],
-        bound_subject: `credential:${credentialId}`,
-        token_policies: [name],
-        token_ttl: '5m',
-      })
+      await bao.call(`sys/policies/acl/${name}`, { policy: POLICY.replace('shop/provider-key', path) })
+      const role = ROLE.replaceAll('keyturn-shop', name)
+        .replace(/crd_\w+/, credentialId)
+        .replace('https://vault.example.com:8200', bao.address)
+      await bao.call(`auth/jwt/role/${name}`, JSON.parse(role) as object)
     },
     /** What the client has put there, before the first rotation. */
     async fill(value: StoredCredential, others: object = {}): Promise<void> {

@@ -192,9 +192,10 @@ export function awsStore(options: AwsOptions): Store {
   }
 
   /** Whoever fills the same empty place asks for the same id, and one of them gets it. */
-  async function begin(next: StoredValue, signal: AbortSignal | undefined): Promise<string> {
-    const id = await digest(secretId)
-    const version = { ClientRequestToken: id, SecretString: JSON.stringify(withCredential(next, {}, options)) }
+  async function begin(next: StoredValue, empty: Version | undefined, signal: AbortSignal | undefined): Promise<string> {
+    const id = await digest(empty === undefined ? secretId : `${secretId} ${empty.id}`)
+    const fields = withCredential(next, empty?.fields ?? {}, options)
+    const version = { ClientRequestToken: id, SecretString: JSON.stringify(fields) }
     try {
       await call('PutSecretValue', { SecretId: secretId, ...version, VersionStages: [HEAD, 'AWSCURRENT'] }, signal)
     } catch (error) {
@@ -236,7 +237,7 @@ export function awsStore(options: AwsOptions): Store {
       try {
         const contents = await look(signal)
         if ((contents?.value === undefined ? undefined : contents.head.id) !== after) throw new StoreConflict()
-        if (contents?.value === undefined) return await begin(next, signal)
+        if (contents?.value === undefined) return await begin(next, contents?.current, signal)
         const adopted = contents.head.stages.includes(HEAD) ? contents : await adopt(contents, contents.value, signal)
         return await goOn(next, adopted, signal)
       } catch (error) {

@@ -85,6 +85,19 @@ describe.skipIf(packages === undefined)('a secret of AWS Secrets Manager', () =>
     expect(Object.values(stages).flat()).not.toContain('AWSPENDING')
   })
 
+  test('the first key in a secret that has other fields leaves them there; of several that come at once, one is first', async () => {
+    const place = fresh()
+    await place.put({ region: 'eu' })
+    const [one, other] = [newKey(), newKey()]
+    const outcomes = await Promise.all([one, other].map((key) => codeOf(place.store().replace(holding(key), undefined))))
+    expect(outcomes.sort()).toEqual(['conflict', 'no error'])
+    expect(await place.seen()).toMatchObject({ region: 'eu', token: expect.stringMatching(/^kt_/) })
+    const { value, version } = (await place.store().read()) ?? expect.fail()
+    const next = newKey()
+    await place.store().replace(holding(next, { previous: value.current ?? expect.fail() }), version)
+    expect(await place.seen()).toMatchObject({ region: 'eu', token: next.token })
+  })
+
   test('who stops after the write and before AWSCURRENT has moved leaves nothing that the next reader does not finish', async () => {
     const place = fresh()
     const [old, next] = [newKey(), newKey()]
