@@ -2,8 +2,7 @@
  * Whoever shows claims or keys that are none has to wait: after 20 in a minute from one address, what it shows is not looked up for the rest of
  * it. A code has 256 bits, and is guessed by nobody; this keeps the attempts from the database.
  */
-import { isIPv6 } from 'node:net'
-import { addressRange } from '@keyturn/contract'
+import { networkOf } from '@keyturn/contract'
 import { RateLimiterMemory } from 'rate-limiter-flexible'
 import { ApiError } from './problems.ts'
 
@@ -19,16 +18,14 @@ export interface Guesses {
 
 export function createGuesses(): Guesses {
   const limiter = new RateLimiterMemory({ points: MOST, duration: IN_SECONDS })
-  // Of IPv6 a customer has at least so much.
-  const nameOf = (address: string): string => (isIPv6(address) ? addressRange(address) : address)
   return {
     async refuseMany(address) {
-      const seen = await limiter.get(nameOf(address))
+      const seen = await limiter.get(networkOf(address))
       if (seen === null || seen.consumedPoints < MOST) return
       throw new ApiError('too-many-guesses', `Wait for ${IN_SECONDS} s, and look whether what you send is whole.`)
     },
     async count(address) {
-      await limiter.consume(nameOf(address)).catch(() => undefined)
+      await limiter.consume(networkOf(address)).catch(() => undefined)
     },
   }
 }

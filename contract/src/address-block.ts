@@ -23,9 +23,17 @@ export function parseAddressBlock(text: string): AddressBlock | undefined {
 export function addressRange(address: string): string {
   if (isIP(address) === 4) return `${address.split('.').slice(0, 3).join('.')}.0/24`
   if (isIP(address) !== 6) return address
-  const [head = '', tail] = address.split('%')[0]?.split('::') ?? []
-  const groups = head === '' ? [] : head.split(':')
-  const missing = tail === undefined ? 0 : 8 - groups.length - (tail === '' ? 0 : tail.split(':').length)
-  const first = [...groups, ...Array<string>(missing).fill('0')].slice(0, 4).map((group) => group.replace(/^0+(?=.)/, ''))
+  const [head = '', tail] = address.toLowerCase().split('%')[0]?.split('::') ?? []
+  const [before = [], after = []] = [head, tail ?? ''].map((groups) => (groups === '' ? [] : groups.split(':')))
+  // An IPv4 address at the end stands for two groups.
+  const missing = tail === undefined ? 0 : 8 - before.length - after.length - (tail.includes('.') ? 1 : 0)
+  const groups = [...before, ...Array<string>(missing).fill('0'), ...after]
+  const first = groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, ''))
   return `${first.join(':')}::/64`
+}
+
+/** Whose address it is, as far as it shows: of IPv6 the first 64 bits, which are one customer's; IPv4 inside IPv6 is IPv4. What is no address stays. */
+export function networkOf(address: string): string {
+  const [, ipv4] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address) ?? []
+  return ipv4 ?? (isIP(address) === 6 ? addressRange(address) : address)
 }

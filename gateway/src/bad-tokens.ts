@@ -3,6 +3,7 @@
  * sent, so that each of its connections gets one try a second. Nothing else happens to it: a right key is accepted at once from
  * wherever it comes, because behind a NAT, or a proxy that we were not told of, everybody has one address.
  */
+import { networkOf } from '@keyturn/contract'
 import { cleanAddress } from './sources.ts'
 
 export interface BadTokensOptions {
@@ -22,19 +23,6 @@ const BURST = 5
 interface Bucket {
   left: number
   at: number
-}
-
-/** Of IPv6 the first 64 bits: that much is one customer's. */
-export function networkOf(address: string): string {
-  if (!address.includes(':')) return address
-  const [head = '', tail] = address.split('::', 2)
-  const groups = head === '' ? [] : head.split(':')
-  const after = tail === undefined || tail === '' ? [] : tail.split(':')
-  if (tail !== undefined) while (groups.length + after.length < 8) groups.push('0')
-  return [...groups, ...after]
-    .slice(0, 4)
-    .map((group) => group.replace(/^0+(?=.)/, '').toLowerCase())
-    .join(':')
 }
 
 export class BadTokens {

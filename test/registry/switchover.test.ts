@@ -1,4 +1,4 @@
-import { addressRange, type KeyId } from '@keyturn/contract'
+import type { KeyId } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Database } from '../../registry/database.ts'
 import { switchoverOf } from '../../registry/switchover.ts'
@@ -85,16 +85,4 @@ describe('how far a client has switched over', () => {
     expect(await switchoverOf(db, rotationId)).toEqual({ programs: [], moved: 0, total: 0 })
     expect(await switchoverOf(db, newRotationId())).toBeUndefined()
   })
-})
-
-test.each([
-  ['192.0.2.77', '192.0.2.0/24'],
-  ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
-  ['2001:db8::7', '2001:db8:0:0::/64'],
-  ['2001:0db8:00a1:0000::', '2001:db8:a1:0::/64'],
-  ['::1', '0:0:0:0::/64'],
-  ['fe80::1%eth0', 'fe80:0:0:0::/64'],
-  ['unknown', 'unknown'],
-])('the neighbours of %s are %s', (address, range) => {
-  expect(addressRange(address)).toBe(range)
 })
