@@ -27,7 +27,7 @@ export interface NotificationFigures {
 
 export async function measureNotifications(
   house: BenchHouse,
-  { notifications = 500, atOnce = 50, rounds = 3 } = {},
+  { notifications = 150, atOnce = 50, rounds = 3 } = {},
 ): Promise<NotificationFigures> {
   const receiver = await startReceiver()
   const ours: number[] = []
