@@ -27,6 +27,7 @@ export async function startLeakListener(
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-leaks', max: 10 })
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-leaks', log)
   const { topics, taskQueue, leaks: leakSettings } = config
+  // Before anything reads one: who reads a topic that is not there may make one that is like none of ours.
   await ensureTopics(kafka, topics)
   const propagation = createPropagation({ kafka, topics, db, log, source: '/keyturn/leaks' })
   const connection = await Connection.connect({ address: config.temporalAddress })

@@ -48,6 +48,7 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-worker' })
   const sealer = await openSealer(db, config)
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-worker', log)
+  // Before anything reads one: who reads a topic that is not there may make one that is like none of ours.
   await ensureTopics(kafka, config.topics)
   const source = '/keyturn/worker'
   const propagation = createPropagation({ kafka, topics: config.topics, db, log, source })

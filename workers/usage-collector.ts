@@ -27,6 +27,7 @@ export async function startUsageCollector(
   await migrate(config.postgresUrl)
   const db = openDatabase(config.postgresUrl, { applicationName: 'keyturn-collector', max: 4 })
   const kafka = createKafka(config.kafkaBrokers, 'keyturn-collector', log)
+  // Before anything reads one: who reads a topic that is not there may make one that is like none of ours.
   await ensureTopics(kafka, config.topics)
   const watch = watchGateways(kafka, config.topics, log)
   const connection = await Connection.connect({ address: config.temporalAddress })
