@@ -24,6 +24,7 @@ import type { GatewayOptions } from './gateway.ts'
 import { parseOrigin } from './public-address.ts'
 import type { ReplaySettings } from './replay/create.ts'
 import { addressList } from './restriction.ts'
+import { parseRoute, type Route } from './routes.ts'
 import type { HostAndPort } from './server.ts'
 import type { SigningSettings } from './signatures/settings.ts'
 
@@ -94,6 +95,12 @@ export const VARIABLES = Type.Object({
     pattern: LIST,
     default: '',
     description: 'in mode proxy: what a key must have for any request: scopes like orders:read with commas, all of them',
+  }),
+  KEYTURN_GATEWAY_ROUTES: Type.String({
+    pattern: LIST,
+    default: '',
+    description:
+      'in mode proxy: what a key must have by path, beside that: POST /orders=orders:write, with commas; for every path that begins so, whatever the method where none is named',
   }),
   KEYTURN_GATEWAY_FAIL_CLOSED: Type.String({
     pattern: LIST,
@@ -204,6 +211,7 @@ export interface GatewayConfig {
   readonly clientTimeoutMs: number
   readonly environments: readonly Environment[]
   readonly scopes: readonly string[]
+  readonly routes: readonly Route[]
   readonly failClosed: readonly string[]
   readonly stalenessMs: number
   readonly heartbeatMs: number
@@ -351,6 +359,16 @@ function readAskers(read: Variables): BlockList {
   }
 }
 
+function readRoutes(read: Variables): Route[] {
+  return list(read.KEYTURN_GATEWAY_ROUTES).map((text) => {
+    const route = parseRoute(text)
+    if (route !== undefined) return route
+    throw new ConfigError(
+      `KEYTURN_GATEWAY_ROUTES: "${text.slice(0, 60)}" is no route: write it like /orders=orders:read or POST /orders=orders:write`,
+    )
+  })
+}
+
 /** @throws ConfigError that names every variable that is missing or wrong */
 export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): GatewayConfig {
   const given: Record<string, string> = {}
@@ -395,6 +413,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     clientTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_CLIENT_TIMEOUT),
     environments: list(read.KEYTURN_GATEWAY_ENVIRONMENT) as Environment[],
     scopes: list(read.KEYTURN_GATEWAY_SCOPES),
+    routes: readRoutes(read),
     failClosed: list(read.KEYTURN_GATEWAY_FAIL_CLOSED),
     stalenessMs: parseDuration(read.KEYTURN_GATEWAY_STALENESS),
     heartbeatMs: parseDuration(read.KEYTURN_GATEWAY_HEARTBEAT),

@@ -37,11 +37,21 @@ async function main(): Promise<void> {
   const log = createLog(config.logLevel)
   const gateway = createGateway({ ...gatewayOptionsOf(config), log, tracer: await findTracer() })
   collectDefaultMetrics({ register: gateway.metrics })
-  const { upstream, scopes, askers, trustedProxies, upstreamTimeoutMs, clientTimeoutMs: clientMs, listen, opsListen } = config
+  const {
+    upstream,
+    scopes,
+    routes,
+    askers,
+    trustedProxies,
+    upstreamTimeoutMs,
+    clientTimeoutMs: clientMs,
+    listen,
+    opsListen,
+  } = config
   const proxy =
     upstream === undefined
       ? createForwardAuth({ gateway, askers, trustedProxies, log })
-      : createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes })
+      : createProxy({ gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes, routes })
   const server = await startServer({ gateway, proxy, listen, opsListen, idleMs: upstreamTimeoutMs + 30_000, clientMs, log })
   log.info({ url: server.url, ops: server.opsUrl, upstream: upstream?.href }, 'gateway listens')
 

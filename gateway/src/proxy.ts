@@ -12,6 +12,7 @@ import { describeRequest, errorCode, NO_PATH, pathOf, sendProblem } from './inco
 import { createThrottle } from './log.ts'
 import { checkScopes } from './permissions.ts'
 import type { RequestInfo } from './request-info.ts'
+import { createScopesOf } from './routes.ts'
 import { createUpgrades, type ProxyOptions } from './upgrades.ts'
 
 export type { ProxyOptions }
@@ -30,8 +31,9 @@ const CONNECTION_LOST = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']
 const REPEATABLE = ['GET', 'HEAD', 'OPTIONS']
 
 export function createProxy(options: ProxyOptions): ReverseProxy {
-  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes } = options
-  checkScopes(scopes ?? [])
+  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log, routes = [] } = options
+  checkScopes([...(options.scopes ?? []), ...routes.map(({ scope }) => scope)])
+  const scopesOf = createScopesOf(options.scopes, routes)
   const throttle = createThrottle(1_000)
   const upgrades = createUpgrades(options)
   const basePath = upstream.pathname.replace(/\/+$/, '')
@@ -57,6 +59,7 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     info: RequestInfo,
     path: string,
     accepted: Accepted,
+    scopes: readonly string[],
   ): Promise<void> => {
     const aborted = new AbortController()
     response.once('close', () => {
@@ -108,10 +111,11 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
         waits = false
       }
       const info = describeRequest(request, path, trustedProxies, goOn)
+      const scopes = scopesOf(path, request)
       const authentication = await decide(gateway, info, scopes)
       if (!authentication.accepted) return sendProblem(response, authentication.problem, authentication.responseHeaders)
       goOn()
-      await forward(request, response, info, path, authentication)
+      await forward(request, response, info, path, authentication, scopes)
     },
     upgrade: upgrades.handle,
     cutUpgraded: upgrades.cut,

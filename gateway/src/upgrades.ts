@@ -8,6 +8,7 @@ import { requestFields, responseFields } from './forwarding.ts'
 import type { Gateway } from './gateway.ts'
 import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './incoming.ts'
 import { createThrottle, type Log } from './log.ts'
+import { createScopesOf, type Route } from './routes.ts'
 import { answerUpgrade, writeHead } from './upgrade-answer.ts'
 
 export interface ProxyOptions {
@@ -21,6 +22,8 @@ export interface ProxyOptions {
   readonly log: Log
   /** What a key must have for any request, all of them. Nothing by default. */
   readonly scopes?: readonly string[]
+  /** What it must have by path beside these. */
+  readonly routes?: readonly Route[]
 }
 
 export interface Upgrades {
@@ -42,7 +45,8 @@ function join(a: Duplex, b: Duplex): void {
 }
 
 export function createUpgrades(options: ProxyOptions): Upgrades {
-  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log, scopes } = options
+  const { gateway, upstream, trustedProxies, upstreamTimeoutMs, log } = options
+  const scopesOf = createScopesOf(options.scopes, options.routes)
   const throttle = createThrottle(1_000)
   const basePath = upstream.pathname.replace(/\/+$/, '')
   const sockets = new Set<Duplex>()
@@ -62,6 +66,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       const path = pathOf(request.url)
       if (path === undefined) return refuse(socket, NO_PATH, {})
       const info = describeRequest(request, path, trustedProxies)
+      const scopes = scopesOf(path, request)
       const answer = await decide(gateway, info, scopes)
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
       const { keyId } = answer.key

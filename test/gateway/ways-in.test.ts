@@ -9,9 +9,9 @@ import { keyturn as forNode } from '@keyturn/gateway/node'
 import express from 'express'
 import { fastify } from 'fastify'
 import { Hono } from 'hono'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { behavesAsAGateway } from './suite.ts'
-import { answer, type Front, listen, openWorld, type Seen, shut, type World } from './world.ts'
+import { answer, ask, type Front, listen, openWorld, type Seen, shut, type World } from './world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -118,6 +118,30 @@ behavesAsAGateway(
   },
   { seesAnswers: true },
 )
+
+test('the reverse proxy asks for scopes by path and method, also of a WebSocket', async () => {
+  const { gateway, log, api, keys } = world
+  const routes = [
+    { path: '/orders', scope: 'orders:read' },
+    { method: 'POST', path: '/orders', scope: 'orders:write' },
+    { path: '/sockets', scope: 'orders:write' },
+  ]
+  const proxy = createProxy({ gateway, upstream: api, trustedProxies: 0, upstreamTimeoutMs: 5_000, log, routes })
+  const server = await startServer({ gateway, proxy, listen: { host: '127.0.0.1', port: 0 }, idleMs: 30_000, log })
+  onTestFinished(() => server.close())
+  const statusOf = async (path: string, token: string, method = 'GET', ...fields: string[]) =>
+    (await ask(new URL(path, server.url), ['X-API-Key', token, ...fields], method)).status
+  const [reader, writer] = [keys.good.token, keys.writer.token]
+  expect([await statusOf('/orders', reader), await statusOf('/orders', reader, 'POST')]).toEqual([200, 403])
+  expect(await statusOf('/%6Frders/7', reader, 'POST')).toBe(403)
+  expect(await statusOf('/orders', reader, 'GET', 'X-HTTP-Method-Override', 'POST')).toBe(403)
+  expect([await statusOf('/orders', writer, 'POST'), await statusOf('/elsewhere', reader, 'POST')]).toEqual([200, 200])
+  const upgrade = ['Connection', 'Upgrade', 'Upgrade', 'websocket']
+  expect(await statusOf('/sockets', reader, 'GET', ...upgrade)).toBe(403)
+  expect(() =>
+    createProxy({ gateway, upstream: api, trustedProxies: 0, upstreamTimeoutMs: 1, log, routes: [{ path: '/', scope: 'No' }] }),
+  ).toThrow('"No" is no scope')
+})
 
 test('a scope that no key can have is refused where it is written', async () => {
   const { gateway } = world
