@@ -11,7 +11,7 @@ import { lock, ROOT } from './bootstrap.mjs'
 /** So many states are kept: what has been started from an older one may still load a part of it. */
 const KEPT = 4
 
-const CONTROL_PLANE = ['activities', 'contract/src', 'infra', 'planning', 'registry', 'workers']
+const CONTROL_PLANE = ['activities', 'client/src', 'contract/src', 'infra', 'planning', 'registry', 'workers']
 
 /**
  * @typedef {object} Bundle
@@ -35,7 +35,7 @@ export const SCAN = {
 export const COMMAND = {
   name: 'command',
   entries: ['cli/keyturn.ts'],
-  sources: ['cli', 'client/src', 'gateway/src', ...CONTROL_PLANE],
+  sources: ['cli', 'gateway/src', ...CONTROL_PLANE],
   plugins: [{ name: 'packages-outside', setup: keepPackagesOutside }],
   external: [],
 }
