@@ -48,7 +48,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
     return new TextDecoder().decode(opened)
   }
 
-  async function fetchKey(body) {
+  async function fetchKey(body, asItIs = false) {
     const old = part('oldKey').value.trim()
     if (code === undefined && old === '') return say('Enter the key that is being replaced.', true)
     const path = code === undefined ? '/v1/successor' : '/v1/claims/' + code
@@ -68,6 +68,8 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
     }
     const said = await answer.json().catch(() => ({}))
     if (!answer.ok) {
+      // Its keys are encrypted to one key alone, which is not this page's.
+      if (said.code === 'recipient-refused' && !asItIs) return fetchKey({}, true)
       const wrong = (said.errors ?? []).map(({ path }) => path)
       if (code !== undefined && (wrong.includes('/recipient') || (wrong.includes('/publicKey') && body.publicKey === undefined))) {
         show('make')
@@ -76,7 +78,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
       return say((said.title ?? 'The request was refused') + '. ' + (said.detail ?? ''), true)
     }
     const { jwe, token, keyId, sunsetAt } = said
-    const secret = jwe === undefined ? token : await decrypt(jwe)
+    const secret = jwe === undefined ? token : asItIs ? jwe : await decrypt(jwe)
     history.replaceState(null, '', location.pathname)
     part('oldKey').value = ''
     show('shown')
@@ -84,6 +86,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
     part('secret').hidden = secret === undefined
     part('about').textContent =
       'Key ' + keyId + '.' + (sunsetAt === undefined ? '' : ' The old key may stop working after ' + new Date(sunsetAt).toLocaleString() + '.')
+    if (asItIs) return say('This is your key, encrypted to the public key that is registered: decrypt it with the private half.')
     say(secret === undefined ? 'The public key is enrolled: sign with your key from now on.' : 'This is shown once. Put it where your program finds it, then close this page.')
   }
 

@@ -100,7 +100,10 @@ export const VARIABLES = Type.Object({
     }),
   ),
   KEYTURN_PUBLIC_URL: Type.Optional(
-    Type.String({ pattern: '^https?://[^\\s?#]+$', description: 'how clients reach the API; claim URLs begin with it' }),
+    Type.String({
+      pattern: '^https?://[^\\s?#]+$',
+      description: 'how clients reach the API; claim URLs begin with it, and by it their stores know who writes a key',
+    }),
   ),
   KEYTURN_TRUST_PROXY: Type.Optional(
     Type.String({
@@ -123,7 +126,7 @@ export const VARIABLES = Type.Object({
   KEYTURN_WEBHOOK_ALLOW: Type.Optional(
     Type.String({
       description:
-        'addresses and blocks with commas that webhooks may lead to though they are not public, and by http: 127.0.0.0/8,10.1.0.0/16; none unless set',
+        'addresses and blocks with commas that webhooks, and keys for the stores of clients, may go to though they are not public, and by http: 127.0.0.0/8,10.1.0.0/16; none unless set',
     }),
   ),
   KEYTURN_MESSAGES_FILE: Type.Optional(

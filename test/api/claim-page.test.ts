@@ -3,6 +3,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { claimOfKey } from '../../registry/claims.ts'
 import { browserAt, openBrowser } from '../support/browser.ts'
+import { decrypt, newRecipient } from '../support/recipients.ts'
 import { newPublicKey } from '../support/shown.ts'
 import { apiHouse, type CreatedBody, claimedCredential, newClient, newCredential, reached, redeem, trigger } from './support.ts'
 
@@ -120,6 +121,17 @@ describe.skipIf(browserAt === undefined)('the claim page in a browser (skipped w
     await page.getByRole('button', { name: 'Enrol it' }).click()
     await said(page, /is enrolled/)
     expect(at.house.gateways.map(({ cache }) => cache.get(body.keyId)?.state)).toEqual(['active'])
+  })
+
+  test('shows the key as it is where it is encrypted to the key that the client has registered', async () => {
+    const recipient = newRecipient()
+    const input = { name: 'feed', environment: 'prod', scopes: [], delivery: { method: 'jwe', recipient: recipient.jwk } }
+    const { body } = await at.client.post<CreatedBody>(`/v1/clients/${await newClient(at.client)}/credentials`, input)
+    const { page } = await open(`/claim#${body.claim}`)
+    await page.getByRole('button', { name: 'Show the key' }).click()
+    await said(page, /decrypt it with the private half/)
+    const jwe = (await page.locator('#token').textContent()) ?? ''
+    expect(at.house.verdicts(await decrypt(jwe, recipient))).toEqual([true])
   })
 
   test('runs no script but its own', async () => {
