@@ -5,6 +5,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { createClient, memoryStore } from '@keyturn/client'
 import { type GuardedProcess, spawnGuarded, stopGuarded } from '../infra/stack/guard.ts'
@@ -156,6 +157,7 @@ export async function measureSwitch(
   return { processes, perSecond, rounds, toldMs: median(told), library: of('library'), agent: of('agent') }
 }
 
+const FEED_OPENS_MS = 2_000
 const COMMAND = fileURLToPath(new URL('../cli/keyturn.js', import.meta.url))
 
 /** `keyturn agent` for programs that have the key of `keyFile`; it sends SIGHUP to those that have left their process id beside it. */
@@ -182,10 +184,15 @@ async function prepareAgent({ api }: BenchHouse, { credentialId, token }: HeldCr
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       if (running.child.stdout === null) throw new Error('no standard output')
-      for await (const line of createInterface({ input: running.child.stdout })) {
-        if ((JSON.parse(line) as { type: string }).type === 'switched') return
-      }
-      throw new Error('the agent has ended')
+      const lines = createInterface({ input: running.child.stdout })
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          lines.on('line', (line) => (JSON.parse(line) as { type: string }).type === 'watching' && resolve())
+        }),
+        running.ended.then((how) => Promise.reject(new Error(`the agent ${how}`))),
+      ])
+      // It opens the feed then.
+      await pause(FEED_OPENS_MS)
     },
     stop: async () => (running === undefined ? undefined : stopGuarded(running)),
   }
