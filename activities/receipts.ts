@@ -6,8 +6,14 @@ import { confirmedOverFallback, endOfKey } from '../registry/fallback.ts'
 import { recordReceipt } from '../registry/rotations.ts'
 import type { Confirmation, Propagation, Publication } from './propagation.ts'
 
-/** One slice of a long wait; what has come in is recorded after each. Spread, so that a fleet of held rotations is not in step. */
-export const sliceMs = (): number => 40_000 + Math.floor(Math.random() * 20_000)
+const SLICE_MS = { first: 5_000, longest: 40_000 } as const
+/**
+ * One slice of a long wait; what has come in is recorded after each. The longer it takes, the longer they are; spread, so that a fleet of held
+ * rotations is not in step.
+ * @param before how many there were
+ */
+export const sliceMs = (before: number): number =>
+  Math.floor(Math.min(SLICE_MS.first * 2 ** before, SLICE_MS.longest) * (1 + Math.random() / 2))
 const HEARTBEAT_MS = 2_000
 /** While watermarks are waited for, this often it is looked at what gateways have said over the fallback. */
 export const FALLBACK_LOOK_MS = 10_000
@@ -127,8 +133,8 @@ export async function completeReceipt(
 ): Promise<Receipt> {
   let publication: Publication = { ...published, publishedAt: new Date(published.publishedAt) }
   const lines = new Map<string, GatewayReceipt>()
-  for (;;) {
-    const slice = await waitFor(deps, publication, sliceMs())
+  for (let slices = 0; ; slices++) {
+    const slice = await waitFor(deps, publication, sliceMs(slices))
     for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
     const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
     const receipt = { ...slice, gateways }

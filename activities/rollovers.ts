@@ -138,7 +138,7 @@ export function createRolloverActivities(deps: RolloverActivityDeps) {
   const awaitRolloverReceipt = ({ rolloverId }: { rolloverId: RolloverId }): Promise<void> =>
     beating(async () => {
       const lines = new Map<string, GatewayReceipt>()
-      for (;;) {
+      for (let slices = 0; ; slices++) {
         let publication = await publishRollover(deps, rolloverId)
         if (!(await propagation.holds(publication))) {
           for (const keyId of await keysOfRollover(db, rolloverId)) await propagation.publish(keyId)
@@ -146,7 +146,8 @@ export function createRolloverActivities(deps: RolloverActivityDeps) {
           publication = { ...publication, marks }
           await recordMarks(db, { rolloverId, marks, lost: true })
         }
-        const slice = await waitForAll(deps, rolloverId, publication, { timeoutMs: sliceMs(), signal: cancellationSignal() })
+        const options = { timeoutMs: sliceMs(slices), signal: cancellationSignal() }
+        const slice = await waitForAll(deps, rolloverId, publication, options)
         for (const line of slice.gateways) if (!lines.has(line.gatewayId)) lines.set(line.gatewayId, line)
         const gateways = slice.gateways.map((line) => lines.get(line.gatewayId) ?? line)
         await recordConfirmation(db, { rolloverId, gateways, unconfirmed: slice.unconfirmed, published: true, at: new Date() })
