@@ -31,6 +31,8 @@ const socketFactory =
 
 /** On purpose: what is sent again is sent by the loops around the producer, with ids that readers know it by. */
 const LIMITED_RETRIES = 'Limiting retries for the idempotent producer'
+/** Of connections that were ended here, on purpose. */
+const ENDED_HERE = 'The operation was aborted'
 
 /**
  * kafkajs calls every lost connection an error. For a gateway it is a warning: it serves on, and its own freshness says
@@ -42,7 +44,8 @@ const logInto =
   ({ level, namespace, log: entry }) => {
     if (entry.message.startsWith(LIMITED_RETRIES)) return
     const about = { kafkajs: namespace, broker: entry['broker'], groupId: entry['groupId'], error: entry['error'] }
-    if (level === logLevel.ERROR) log.warn(about, `kafkajs: ${entry.message}`)
+    if (entry.message.endsWith(ENDED_HERE)) log.debug(about, `kafkajs: ${entry.message}`)
+    else if (level === logLevel.ERROR) log.warn(about, `kafkajs: ${entry.message}`)
     else if (level === logLevel.WARN) log.info(about, `kafkajs: ${entry.message}`)
     else if (level === logLevel.INFO) log.debug(about, `kafkajs: ${entry.message}`)
     else log.trace(about, `kafkajs: ${entry.message}`)
