@@ -23,11 +23,6 @@ beforeAll(async () => {
   mkdirSync(state)
   demo = await startDemo('node', [], { state, servers: 'own' })
   local = (await demo.ready()) as typeof local
-  await eventually(
-    () => demo.stdout().includes('running on'),
-    () => `the end of the rotation: ${demo.stdout()}${demo.stderr()}`,
-    5 * MINUTE,
-  )
 })
 afterAll(async () => {
   demo.child.kill('SIGINT')
@@ -63,12 +58,29 @@ async function helpFor(words: readonly string[]): Promise<string> {
 }
 const optionsIn = (words: readonly string[]): string[] => words.filter((word) => /^--[a-z]/.test(word))
 
-describe('keyturn drill', () => {
-  test.each(STOPPING)('%s: ends in a checklist with ticks, and all servers are back', async (name) => {
-    await practised(name)
-    expect(await readiness()).toEqual(ALL_READY)
-  })
+/** Commands in the playbooks: what stands in their blocks of code, a line each. */
+const COMMANDS = readdirSync(new URL('../../docs/playbooks/', import.meta.url)).flatMap((file) => {
+  const text = readFileSync(new URL(`../../docs/playbooks/${file}`, import.meta.url), 'utf8')
+  const blocks = [...text.matchAll(/```sh\n([^`]*)```/g)].flatMap(([, block = '']) =>
+    block.split('\n').map((line) => line.trim()),
+  )
+  return blocks.filter((line) => line.startsWith('keyturn ')).map((line) => ({ file, line }))
+})
+test('every command of the playbooks is there, with its options', async () => {
+  expect(COMMANDS.length).toBeGreaterThan(10)
+  const helps = new Map<string, Promise<string>>()
+  const missing: string[] = []
+  for (const { file, line } of COMMANDS) {
+    const words = line.split(/\s+/).slice(1)
+    const name = words.slice(0, 2).join(' ')
+    helps.set(name, helps.get(name) ?? helpFor(words))
+    const help = (await helps.get(name)) ?? ''
+    if (help === '' || !optionsIn(words).every((option) => help.includes(option))) missing.push(`${file}: ${line}`)
+  }
+  expect(missing).toEqual([])
+})
 
+describe('keyturn drill', () => {
   test(`${HARMLESS.join(', ')}: side by side, each ends in a checklist with ticks`, async () => {
     await Promise.all(HARMLESS.map(practised))
   })
@@ -87,32 +99,6 @@ describe('keyturn drill', () => {
     expect(stdout).toContain('✓ the rotation is completed')
     expect(stdout).toMatch(/^1 of 8 failed$/m)
     expect(code).toBe(1)
-  })
-
-  test('a drill that is killed leaves the stack as it found it; while it runs, no other begins', async () => {
-    const killed = startKeyturn(['drill', 'temporal-down'], { cwd: directory.path })
-    await killed.says('✓ Temporal is away')
-    const second = await drill(['kafka-down'])
-    expect([second.code, second.stderr]).toEqual([1, expect.stringContaining('Another drill is under way')])
-    killed.kill()
-    await killed.finished
-    await untilAllReady()
-  })
-
-  test('a drill that ends before it has recovered the registry leaves it as it was before', async () => {
-    const control = await connectControl(state, ['postgres'])
-    await control.order({ do: 'back-up' })
-    await untilAllReady()
-    const headers = { authorization: `Bearer ${local.token}`, 'content-type': 'application/json' }
-    const created = await fetch(`${local.api}/v1/clients`, { method: 'POST', headers, body: '{"name":"later"}' })
-    const { clientId } = (await created.json()) as { clientId: string }
-    const status = async (): Promise<number> => (await fetch(`${local.api}/v1/clients/${clientId}`, { headers })).status
-    await control.order({ do: 'restore' })
-    await untilAllReady()
-    expect(await status()).toBe(404)
-    await control.end()
-    await untilAllReady()
-    expect(await status()).toBe(200)
   })
 
   test('a process that it has restarted gets its own variables back', async () => {
@@ -160,26 +146,46 @@ describe('keyturn drill', () => {
     await expect(drilling.obey({ do: 'begin', servers: ['kafka'] })).rejects.toThrow('KEYTURN_KAFKA_BROKERS')
     await expect(drilling.obey({ do: 'stop', server: 'temporal' })).rejects.toThrow('KEYTURN_TEMPORAL_ADDRESS')
   })
-})
 
-/** Commands in the playbooks: what stands in their blocks of code, a line each. */
-const COMMANDS = readdirSync(new URL('../../docs/playbooks/', import.meta.url)).flatMap((file) => {
-  const text = readFileSync(new URL(`../../docs/playbooks/${file}`, import.meta.url), 'utf8')
-  const blocks = [...text.matchAll(/```sh\n([^`]*)```/g)].flatMap(([, block = '']) =>
-    block.split('\n').map((line) => line.trim()),
-  )
-  return blocks.filter((line) => line.startsWith('keyturn ')).map((line) => ({ file, line }))
-})
-test('every command of the playbooks is there, with its options', async () => {
-  expect(COMMANDS.length).toBeGreaterThan(10)
-  const helps = new Map<string, Promise<string>>()
-  const missing: string[] = []
-  for (const { file, line } of COMMANDS) {
-    const words = line.split(/\s+/).slice(1)
-    const name = words.slice(0, 2).join(' ')
-    helps.set(name, helps.get(name) ?? helpFor(words))
-    const help = (await helps.get(name)) ?? ''
-    if (help === '' || !optionsIn(words).every((option) => help.includes(option))) missing.push(`${file}: ${line}`)
-  }
-  expect(missing).toEqual([])
+  describe('with servers of the stack', () => {
+    // Not under the rotation that `npm start` shows; the others ran beside it.
+    beforeAll(() =>
+      eventually(
+        () => demo.stdout().includes('running on'),
+        () => `the end of the rotation: ${demo.stdout()}${demo.stderr()}`,
+        5 * MINUTE,
+      ),
+    )
+
+    test.each(STOPPING)('%s: ends in a checklist with ticks, and all servers are back', async (name) => {
+      await practised(name)
+      expect(await readiness()).toEqual(ALL_READY)
+    })
+
+    test('a drill that is killed leaves the stack as it found it; while it runs, no other begins', async () => {
+      const killed = startKeyturn(['drill', 'temporal-down'], { cwd: directory.path })
+      await killed.says('✓ Temporal is away')
+      const second = await drill(['kafka-down'])
+      expect([second.code, second.stderr]).toEqual([1, expect.stringContaining('Another drill is under way')])
+      killed.kill()
+      await killed.finished
+      await untilAllReady()
+    })
+
+    test('a drill that ends before it has recovered the registry leaves it as it was before', async () => {
+      const control = await connectControl(state, ['postgres'])
+      await control.order({ do: 'back-up' })
+      await untilAllReady()
+      const headers = { authorization: `Bearer ${local.token}`, 'content-type': 'application/json' }
+      const created = await fetch(`${local.api}/v1/clients`, { method: 'POST', headers, body: '{"name":"later"}' })
+      const { clientId } = (await created.json()) as { clientId: string }
+      const status = async (): Promise<number> => (await fetch(`${local.api}/v1/clients/${clientId}`, { headers })).status
+      await control.order({ do: 'restore' })
+      await untilAllReady()
+      expect(await status()).toBe(404)
+      await control.end()
+      await untilAllReady()
+      expect(await status()).toBe(200)
+    })
+  })
 })
