@@ -5,6 +5,7 @@ export { checkDocument, readDocument, writeDocument } from './document.ts'
 export type { ClientEvent } from './events.ts'
 export type { Given } from './given.ts'
 export {
+  kindOf,
   type PendingClaim,
   type PrivateJwk,
   type RefusedClaim,

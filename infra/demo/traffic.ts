@@ -1,5 +1,5 @@
 /** One credential, clients that call all the time, one rotation. */
-import { isTerminal, type RotationStage } from '@keyturn/contract/rotation'
+import { isTerminal, type Program, type RotationStage } from '@keyturn/contract/rotation'
 import type { Local } from './house.ts'
 import { type Processes, plainEnvironment } from './processes.ts'
 import type { DemoReport } from './report.ts'
@@ -12,12 +12,10 @@ const WINDOWS = { overlap: '2m', quietPeriod: '3s', regretWindow: '3s' } as cons
 const LOOK_AGAIN_MS = 250
 /** A rotation that has not ended by then waits for a person. */
 const LONGEST_MS = 5 * 60_000
-/** Whoever has used the old key this shortly before the last use of any that is known is waited for: what is known comes late on a busy machine. */
-const RECENT_MS = 3_000
 
 type RotationView = Pick<DemoReport, 'timeline' | 'receipts'> & {
   readonly stage: RotationStage
-  readonly evidence: { readonly newKeyLastUsedAt?: string; readonly stragglers: readonly { userAgent: string; lastAt: string }[] }
+  readonly switchover?: { readonly programs: readonly Pick<Program, 'userAgent' | 'newFirstAt'>[] }
 }
 
 export async function rotateUnderTraffic(
@@ -96,12 +94,15 @@ async function follow(read: () => Promise<RotationView>, say: (line: string) => 
     for (const { stage, reason } of rotation.timeline.slice(shown)) say(`  ${stage}${reason === undefined ? '' : `: ${reason}`}`)
     shown = rotation.timeline.length
     if (isTerminal(rotation.stage) || Date.now() > giveUp) return rotation
-    const { newKeyLastUsedAt, stragglers } = rotation.evidence
-    const latest = Math.max(...[newKeyLastUsedAt, stragglers[0]?.lastAt].map((at) => Date.parse(at ?? '') || 0))
-    const recent = stragglers.filter(({ lastAt }) => latest - Date.parse(lastAt) < RECENT_MS)
-    const names = [...new Set(recent.map(({ userAgent }) => userAgent))].sort().join(', ')
-    if (rotation.stage === 'monitoring' && names !== waitedFor && names !== '') say(`    still uses the old key: ${names}`)
-    waitedFor = names
+    if (rotation.stage === 'monitoring') {
+      const waiting = rotation.switchover?.programs.filter(({ newFirstAt }) => newFirstAt === undefined) ?? []
+      const names = waiting
+        .map(({ userAgent }) => userAgent)
+        .sort()
+        .join(', ')
+      if (names !== waitedFor && names !== '') say(`    still uses the old key: ${names}`)
+      waitedFor = names
+    }
     await pause(LOOK_AGAIN_MS)
   }
 }
