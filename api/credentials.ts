@@ -9,7 +9,7 @@ import { deliveryOf } from './delivery.ts'
 import { DeliveryInput } from './delivery-schemas.ts'
 import { operator } from './operator.ts'
 import { AllowInput, checkAddresses } from './permissions.ts'
-import type { ApiDeps } from './ports.ts'
+import { type ApiDeps, publicUrlOf } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
 import { readPublicKey } from './public-key.ts'
@@ -83,7 +83,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       const clientId = request.params.id
       const what = { clientId, name, environment, scopes, allow, labels, kind, publicKey, ...delivered }
       const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
-      const publicUrl = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
+      const publicUrl = publicUrlOf(config)
       const claim = made.claimId === undefined ? undefined : claimCode(sealer, made.claimId)
       const { everywhere } = await tellGateways(deps, [made.keyId], 'a new key')
       return reply

@@ -2,7 +2,7 @@
 import { IDENTITY_ALG, IDENTITY_KEYS_PATH, OPENID_CONFIGURATION_PATH } from '@keyturn/contract'
 import Type from 'typebox'
 import { identityKeys } from '../registry/identity-keys.ts'
-import type { ApiDeps } from './ports.ts'
+import { type ApiDeps, publicUrlOf } from './ports.ts'
 import type { Api } from './routes.ts'
 import { Problems } from './schemas.ts'
 
@@ -66,7 +66,7 @@ export function identityRoutes(api: Api, { sealer, config }: ApiDeps): void {
       },
     },
     async (_request, reply) => {
-      const issuer = typeof config.publicUrl === 'string' ? config.publicUrl : config.publicUrl()
+      const issuer = publicUrlOf(config)
       reply.header('cache-control', `public, max-age=${MAX_AGE_S}`)
       return {
         issuer,

@@ -94,3 +94,7 @@ export interface ApiDeps {
     readonly fallback?: { readonly gatewayToken: string; readonly signingKey: KeyObject } | undefined
   }
 }
+
+/** Where clients find the API: no slash at its end. */
+export const publicUrlOf = ({ publicUrl }: Pick<ApiDeps['config'], 'publicUrl'>): string =>
+  typeof publicUrl === 'string' ? publicUrl : publicUrl()
