@@ -1,5 +1,6 @@
 /** The control plane's connection to Kafka: small messages at once (no Nagle), the library's words in our log. */
 import { connect as connectPlain } from 'node:net'
+import { letKafkaIdle } from '@keyturn/contract/idle-kafka'
 import {
   type Admin,
   type Batch,
@@ -14,7 +15,11 @@ import {
   type Producer,
   type RecordMetadata,
 } from 'kafkajs'
+// @ts-expect-error: kafkajs has no types for what is inside it.
+import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
 import type { Logger } from 'pino'
+
+letKafkaIdle(RequestQueue)
 
 export interface ControlKafka extends Kafka {
   /** The same cluster over sockets that all end with the signal; none is opened after it. */

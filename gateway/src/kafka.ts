@@ -3,9 +3,14 @@ import { connect as connectTcp } from 'node:net'
 import { addAbortSignal } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import type { TopicNames } from '@keyturn/contract'
+import { letKafkaIdle } from '@keyturn/contract/idle-kafka'
 import { type ISocketFactory, Kafka, type logCreator, logLevel, Partitioners } from 'kafkajs'
+// @ts-expect-error: kafkajs has no types for what is inside it.
+import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
 import type { Log } from './log.ts'
 import { within } from './wait.ts'
+
+letKafkaIdle(RequestQueue)
 
 export interface KafkaAddress {
   readonly brokers: readonly string[]
