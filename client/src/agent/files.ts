@@ -1,5 +1,4 @@
 /** Files that hold a key and nothing else, for programs that read theirs from one. */
-import { chown, stat } from 'node:fs/promises'
 import type { StoredKey } from '../store.ts'
 import { diskError, readText, replaceFile, target } from '../stores/disk.ts'
 import { withLock } from '../stores/lock.ts'
@@ -10,7 +9,7 @@ const textOf = (key: StoredKey): string =>
   key.kind === 'ed25519' ? JSON.stringify({ ...key.privateKey, kid: key.keyId }) : key.token
 
 /**
- * Replaces each that holds something else, as a whole; its owner stays.
+ * Replaces each that holds something else, as a whole; its owner and group stay.
  * @returns how many held something else
  * @throws StoreError
  */
@@ -21,11 +20,7 @@ export async function writeFiles(files: AgentConfig['files'], key: StoredKey): P
     try {
       const file = await target(path)
       if ((await readText(file)) === wanted) continue
-      await withLock(file, async () => {
-        const before = await stat(file).catch(() => undefined)
-        await replaceFile(file, wanted, mode)
-        if (before !== undefined && before.uid !== process.getuid?.()) await chown(file, before.uid, before.gid)
-      })
+      await withLock(file, () => replaceFile(file, wanted, mode))
       written += 1
     } catch (error) {
       throw diskError(path, error)

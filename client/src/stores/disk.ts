@@ -1,7 +1,7 @@
 /** Files that are there as a whole or not at all, whatever happens; and what the disk says against it, in words. */
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { access, open, readdir, readFile, realpath, rename, unlink } from 'node:fs/promises'
+import { constants, type Stats } from 'node:fs'
+import { access, type FileHandle, open, readdir, readFile, realpath, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { StoreError, type StoreErrorCode } from '../store.ts'
 
@@ -47,23 +47,52 @@ export const target = (path: string): Promise<string> => realpath(path).catch(()
 
 const temporary = (name: string): string => `.${name}.new-`
 
+const nothingThere = (error: NodeJS.ErrnoException): undefined => {
+  if (error.code !== 'ENOENT') throw error
+}
+
 /**
- * Writes beside it, to the disk, then renames. Whoever calls holds the lock of `path`, so what a killed process has left beside it is removed.
+ * Gives a file the owner and the group of the one that it is to replace. Only root can give the owner; others can give a group that they are in.
+ * @throws StoreError not-allowed, when somebody could not read it any more then
+ */
+async function keepOwner(file: FileHandle, path: string, { uid, gid }: Stats, mode: number): Promise<void> {
+  const own = await file.stat()
+  if (own.uid === uid && own.gid === gid) return
+  const give = (owner: number): Promise<boolean> =>
+    file.chown(owner, gid).then(
+      () => true,
+      () => false,
+    )
+  if (await give(uid)) return
+  const groupReads = (mode & 0o040) !== 0
+  const groupStays = own.gid === gid || (await give(own.uid))
+  // Root reads it anyway; another owner may be in the group that reads it.
+  const isRead = groupReads ? groupStays : own.uid === uid || uid === 0
+  if (isRead) return
+  const what = groupReads ? 'group' : 'owner'
+  const advice = 'Run as root, or let the file belong to who writes it, and to a group that both are in'
+  throw new StoreError('not-allowed', `${path}: a new file could not keep its ${what}, who reads it. ${advice}.`)
+}
+
+/**
+ * Writes beside it, to the disk, then renames; owner and group stay. Whoever calls holds the lock of `path`, so what a killed process has left beside
+ * it is removed.
  * @param mode permissions, whatever they were before
  */
 export async function replaceFile(path: string, text: string, mode = 0o600): Promise<void> {
   const [directory, name] = [dirname(path), basename(path)]
+  const before = await stat(path).catch(nothingThere)
   // A rename would go around the permissions of a file that is not to be written to.
-  await access(path, constants.W_OK).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-  })
+  await access(path, constants.W_OK).catch(nothingThere)
   for (const left of await readdir(directory)) {
     if (left.startsWith(temporary(name))) await unlink(join(directory, left)).catch(() => undefined)
   }
   const fresh = join(directory, temporary(name) + randomBytes(8).toString('hex'))
   try {
-    const file = await open(fresh, 'wx', mode)
+    // Nobody else may open it before it is whose it is to be.
+    const file = await open(fresh, 'wx', 0o600)
     try {
+      if (before !== undefined) await keepOwner(file, path, before, mode)
       await file.chmod(mode)
       await file.writeFile(text)
       await file.sync()

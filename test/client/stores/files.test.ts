@@ -1,7 +1,7 @@
 /** Stores on disk: whole or not at all, one of many writers at a time, and clear words for what a disk can say. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -60,6 +60,17 @@ describe.each(kinds)('%s', (kind) => {
     expect(await KINDS[kind](directory).store.read()).toEqual({ value: second, version: next })
     expect((await stat(path)).mode & 0o777).toBe(0o600)
     expect((await readdir(directory)).sort()).toEqual(kind === 'file' ? ['key.json'] : ['.env', '.env.keyturn'])
+  })
+
+  test.skipIf(!asRoot)('stays with the owner and the group that it has (needs root, to give it to another)', async () => {
+    const directory = await folder()
+    const { path, store } = KINDS[kind](directory)
+    const first = some()
+    const version = await store.replace(first, undefined)
+    const seen = kind === 'file' ? [path] : [path, join(directory, '.env')]
+    for (const file of seen) await chown(file, 1_234, 4_321)
+    await store.replace(claimed(first), version)
+    for (const file of seen) expect(await stat(file)).toMatchObject({ uid: 1_234, gid: 4_321 })
   })
 
   test('of twenty writers at once one wins each step, and none is lost', async () => {
@@ -190,6 +201,31 @@ describe('without permission', () => {
     expect(await asNobody(trying(path, 'write'))).toMatch(/^write not-allowed/)
     await chmod(directory, 0o755)
   })
+
+  test.skipIf(!asRoot)(
+    'to leave the key to the group that reads it: says so, and replaces nothing (needs root, to give it)',
+    async () => {
+      const directory = await folder()
+      await chmod(directory, 0o777)
+      const path = join(directory, '.env')
+      const { token } = issueKey()
+      await writeFile(path, `API_KEY=${token}\n`)
+      const writing = `
+      import { envFileStore } from '@keyturn/client/node'
+      const store = envFileStore({ path: ${JSON.stringify(path)}, variable: 'API_KEY' })
+      const { value, version } = await store.read()
+      const next = { ...value, current: { ...value.current, token: 'another' } }
+      await store.replace(next, version).then(() => console.log('replaced'), (error) => console.log(error.code, error.message))`
+      await chown(path, 65_534, 4_321)
+      await chmod(path, 0o640)
+      expect(await asNobody(writing)).toMatch(/^not-allowed .*\.env: a new file could not keep its group, who reads it\./)
+      expect(await readFile(path, 'utf8')).toBe(`API_KEY=${token}\n`)
+      expect((await readdir(directory)).filter((name) => name.includes('.new-'))).toEqual([])
+      // To a group that reads nothing there is nothing to leave.
+      await chmod(path, 0o600)
+      expect(await asNobody(writing)).toBe('replaced\n')
+    },
+  )
 })
 
 describe('processes that are killed', () => {
