@@ -19,6 +19,12 @@ export interface IssuedKey {
   readonly written?: true
 }
 
+/** The old key of a rotation. */
+export interface OldKey extends IssuedKey {
+  /** In milliseconds of the epoch; in a history from before that was looked at, it is absent. */
+  readonly expiresAt?: number
+}
+
 interface KeyChange extends By {
   readonly keyId: KeyId
   readonly reason: string
@@ -65,20 +71,30 @@ export function createKeyActivities({ db, sealer, brand, propagation }: KeyActiv
     return { deactivated: true }
   }
 
-  /** Makes the old key the current one again; not one that was compromised meanwhile (G9). */
-  const reinstateKey = async (input: KeyChange): Promise<{ reinstated: boolean }> => {
+  /** Makes the old key the current one again; not one that was compromised meanwhile (G9), or has expired (G1). */
+  const reinstateKey = async (input: KeyChange): Promise<{ reinstated: boolean; expired?: true }> => {
     try {
       await registry.reinstateKey(db, { ...dated(input), stage: { stage: 'rolling-back', reason: input.reason } })
       propagation.publishAhead(input.keyId)
       return { reinstated: true }
     } catch (error) {
-      if ((await registry.getKey(db, input.keyId))?.state === 'compromised') return { reinstated: false }
+      const key = await registry.getKey(db, input.keyId)
+      if (key?.state === 'compromised') return { reinstated: false }
+      if (key !== undefined && registry.hasExpired(key, new Date(input.at))) return { reinstated: false, expired: true }
       throw error
     }
   }
 
-  const retireNewKey = async (input: By & { reason: string }): Promise<void> => {
-    await registry.retireNewKey(db, dated(input))
+  /** Switches the new key off, unless the old one has expired: it would be the only one that is accepted (G1). */
+  const retireNewKey = async (input: By & { oldKeyId: KeyId; reason: string }): Promise<{ expired?: true }> => {
+    try {
+      await registry.retireNewKey(db, dated(input))
+      return {}
+    } catch (error) {
+      const key = await registry.getKey(db, input.oldKeyId)
+      if (key !== undefined && registry.hasExpired(key, new Date(input.at))) return { expired: true }
+      throw error
+    }
   }
 
   /** @param input.disputed whether the new key goes as well when two have claimed it */

@@ -17,14 +17,14 @@ import { RegistryError } from '../registry/errors.ts'
 import { deprecateKey, getKey, type KeyRow } from '../registry/keys.ts'
 import * as registry from '../registry/rotations.ts'
 import { readEvidence as evidenceOf, forgetTold } from '../registry/usage.ts'
-import { type By, dated, type IssuedKey } from './keys.ts'
+import { type By, dated, type IssuedKey, type OldKey } from './keys.ts'
 
 /** A rotation that is on record: a fresh one, or one that an earlier run of its workflow has left open. */
 export interface OpenedRotation {
   readonly rotationId: RotationId
   readonly trigger: Trigger
   readonly policy: RotationPolicy
-  readonly oldKey: IssuedKey
+  readonly oldKey: OldKey
   /** How it was left. */
   readonly left?: {
     /** The way to go on. */
@@ -47,7 +47,7 @@ export function createRotationActivities({ db }: { db: Database }) {
   const openRotation = async (input: RotationRequest & { credentialId: CredentialId; at: number }): Promise<OpenedRotation> => {
     try {
       const { rotationId, trigger, policy, oldKeyId } = await registry.openRotation(db, dated(input))
-      return { rotationId, trigger, policy, oldKey: keyOf(await needKey(oldKeyId)) }
+      return { rotationId, trigger, policy, oldKey: oldKeyOf(await needKey(oldKeyId)) }
     } catch (error) {
       if (!(error instanceof RegistryError) || error.code !== 'wrong-stage') throw error
       const left = await adoptRotation(db, { ...dated(input), request: input.rotationId })
@@ -68,7 +68,7 @@ export function createRotationActivities({ db }: { db: Database }) {
       rotationId,
       trigger,
       policy,
-      oldKey: keyOf(oldKey),
+      oldKey: oldKeyOf(oldKey),
       left: {
         course: emergency ? 'emergency' : left.stage === 'rolling-back' ? 'roll-back' : 'replace',
         reason: left.reason ?? rotation.reason,
@@ -130,3 +130,7 @@ export function createRotationActivities({ db }: { db: Database }) {
 }
 
 const keyOf = ({ keyId, version }: KeyRow): IssuedKey => ({ keyId, version })
+const oldKeyOf = (key: KeyRow): OldKey => ({
+  ...keyOf(key),
+  ...(key.expiresAt === undefined ? {} : { expiresAt: key.expiresAt.getTime() }),
+})

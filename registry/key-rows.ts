@@ -157,6 +157,10 @@ export interface NewKey {
 export const expiring = (at: Date, expiryMs: number | undefined): { expiresAt?: Date } =>
   expiryMs === undefined ? {} : { expiresAt: new Date(at.getTime() + expiryMs) }
 
+/** Whether no gateway accepts it any more, whatever its state. */
+export const hasExpired = ({ expiresAt }: Pick<KeyRow, 'expiresAt'>, at: Date): boolean =>
+  expiresAt !== undefined && expiresAt <= at
+
 /** A key that is accepted from now on says so of a little earlier, for gateways whose clock is behind ours. */
 export const CLOCK_SKEW_MS = 5 * 60_000
 

@@ -10,6 +10,7 @@ import {
   changeKey,
   destroyClaimsOf,
   expiring,
+  hasExpired,
   insertKey,
   type KeyRow,
   lockKey,
@@ -22,7 +23,7 @@ import { enterStage, lockOpenRotation, lockRotation, refuseEnded, type SqlRotati
 import type { Sealer } from './sealing.ts'
 import { readEvidence } from './usage.ts'
 
-export { expiring, insertKey, type KeyRow, toKeyRecord } from './key-rows.ts'
+export { expiring, hasExpired, insertKey, type KeyRow, toKeyRecord } from './key-rows.ts'
 
 /** The stage that begins with a change of a key, stored in the same transaction. */
 export interface WithStage {
@@ -142,7 +143,7 @@ export async function deactivateKey(
 
 /**
  * Makes a rotation's old key the current one again: the first half of a roll-back. The new one stays accepted.
- * @throws RegistryError illegal-transition for a compromised key (G9)
+ * @throws RegistryError illegal-transition for a compromised key (G9), and for one that has expired (G1)
  */
 export async function reinstateKey(
   db: Database,
@@ -154,6 +155,8 @@ export async function reinstateKey(
     if (row.state === 'compromised' || row.state === 'destroyed') {
       throw new RegistryError('illegal-transition', `key ${row.keyId} is ${row.state} and never comes back`)
     }
+    if (hasExpired(row, input.at))
+      throw new RegistryError('illegal-transition', `key ${row.keyId} has expired: no gateway would accept it again`)
     if (row.state === 'deactivated' && !isComplete(row.verifier)) {
       throw new RegistryError('illegal-transition', `no public key was ever enrolled for key ${row.keyId}: it can not come back`)
     }
@@ -181,8 +184,9 @@ export async function retireNewKey(
     const row = await lockNewKey(tx, rotation)
     if (row === undefined || row.standing === 'retired') return
     refuseEnded(rotation)
+    const accepted = oldKey?.standing === 'current' && oldKey.state === 'active' && !hasExpired(oldKey, input.at)
     // One that was never accepted is nobody's only one.
-    if (oldKey?.standing !== 'current' || (oldKey.state !== 'active' && row.state !== 'pre-activation'))
+    if (oldKey?.standing !== 'current' || (!accepted && row.state !== 'pre-activation'))
       throw new RegistryError('illegal-transition', `key ${row.keyId} is the only one that the client has: it stays`)
     await destroyClaimsOf(tx, [row.keyId], input.at)
     await setStanding(tx, row.keyId, 'retired')

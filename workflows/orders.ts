@@ -146,6 +146,8 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
       if (rotation.emergency) return 'the old key is compromised and never comes back: the rotation rolls forward'
       if (leaked(rotation)) return 'the old key has leaked and does not come back: the rotation rolls forward'
       if (rotation.goingBack) return 'the rotation is rolling back already'
+      if (rotation.oldKeyExpired)
+        return `the old key expired at ${isoOf(rotation.oldKey.expiresAt)}: no gateway would accept it again, and the client would have no key`
       return undefined
     },
     effect: (rotation, { reason, actor }) => rotation.turnBack(reason, actor),
@@ -156,6 +158,8 @@ const ORDERS: { readonly [update in RotationUpdate]: OrderRule } = {
     effect: (rotation, { reason, actor }) => rotation.takeOver(reason, actor),
   },
 }
+
+const isoOf = (ms: number | undefined): string => (ms === undefined ? 'some time' : new Date(ms).toISOString())
 
 const leaked = ({ leaks }: Rotation): boolean => leaks.oldKeyDiesAt !== undefined
 

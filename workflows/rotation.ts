@@ -12,19 +12,21 @@ import type {
   Trigger,
 } from '@keyturn/contract'
 import { defineSearchAttributeKey } from '@temporalio/common'
-import { ActivityFailure, ApplicationFailure, patched, upsertSearchAttributes } from '@temporalio/workflow'
-import type { IssuedKey } from '../activities/keys.ts'
+import { ActivityFailure, ApplicationFailure, CancellationScope, patched, upsertSearchAttributes } from '@temporalio/workflow'
+import type { IssuedKey, OldKey } from '../activities/keys.ts'
 import type { Delivery, FirstTry } from '../activities/notification.ts'
 import type { Propagated, PublicationRecord } from '../activities/receipts.ts'
 import type { OpenedRotation } from '../activities/rotations.ts'
 import { Deliveries, goOnWith } from './deliveries.ts'
 import { alerts, notifications, propagation, receipts, records } from './proxies.ts'
 import { RotationLeaks } from './rotation-leaks.ts'
-import { Turns } from './turns.ts'
+import { Turns, TurnTaken } from './turns.ts'
 
 /** How long a receipt is waited for where the rotation goes on without it. */
 const MOMENT_MS = 5_000
 const LONGEST_REASON = 500
+/** An old key that ends sooner does not come back for those alone who still ask for it: all others have left it. */
+const WORTH_REINSTATING_MS = 86_400_000
 const STAGE_ATTRIBUTE = defineSearchAttributeKey('KeyturnStage', 'KEYWORD')
 const TRIGGER_ATTRIBUTE = defineSearchAttributeKey('KeyturnTrigger', 'KEYWORD')
 
@@ -81,7 +83,7 @@ export class Rotation {
   private timeline: TimelineEntry[] = []
   private unconfirmed: readonly string[] = []
   private resumeAsked = false
-  private old: IssuedKey | undefined
+  private old: OldKey | undefined
   private first: RotationRequest | undefined
 
   constructor(credentialId: CredentialId, request: RotationRequest | undefined) {
@@ -106,9 +108,14 @@ export class Rotation {
     return this.old !== undefined
   }
 
-  get oldKey(): IssuedKey {
+  get oldKey(): OldKey {
     if (this.old === undefined) throw new Error('the rotation has not been opened yet')
     return this.old
+  }
+
+  /** No gateway accepts the old key any more, whatever becomes of it: there is no way back (G1). */
+  get oldKeyExpired(): boolean {
+    return this.oldKeyExpiresWithin(0)
   }
 
   get ended(): boolean {
@@ -234,8 +241,21 @@ export class Rotation {
 
   /** Goes back, unless it is too late for that, or the old key is compromised, or has leaked, and never comes back (G9). */
   turnBack(reason: string, actor: string): void {
-    if (this.emergency || this.goingBack || this.closing || this.ended || this.leaks.oldKeyDiesAt !== undefined) return
-    this.turns.take({ course: 'roll-back', reason, actor })
+    if (!this.mayTurnBack) return
+    if (this.oldKeyExpired) this.tellNoWayBack(reason)
+    else this.turns.take({ course: 'roll-back', reason, actor })
+  }
+
+  /**
+   * The roll-back that has begun can not be ended without a gap: the old key has expired (G1). The rotation goes on to its new key as if
+   * nobody had asked.
+   */
+  async goForward(): Promise<never> {
+    const turn = this.turns.last ?? { course: 'roll-back', reason: 'rolled back', actor: this.by.actor }
+    this.turns.last = undefined
+    if (this.stage === 'rolling-back') await this.enter('introducing', 'the old key has expired: there is no way back to it')
+    await this.alert('key-expires', this.noWayBack(turn.reason))
+    throw new TurnTaken(turn)
   }
 
   /** The old key dies; at once, or when the client has had `graceMs` to switch over. */
@@ -269,7 +289,33 @@ export class Rotation {
     if (fact === 'new-key-refused' && this.leaks.areWhy) this.facts.add(fact)
     else if (fact === 'new-key-refused') this.turnBack('the new key is refused', 'evidence')
     else if (fact !== 'old-key-refused') this.facts.add(fact)
-    else if (this.policy.regretWindowMs > 0) this.turnBack('the old key is still asked for after it was deactivated', 'evidence')
+    else if (this.policy.regretWindowMs > 0) this.regret('the old key is still asked for after it was deactivated')
+  }
+
+  private regret(reason: string): void {
+    if (this.mayTurnBack && this.oldKeyExpiresWithin(WORTH_REINSTATING_MS)) this.tellNoWayBack(reason)
+    else this.turnBack(reason, 'evidence')
+  }
+
+  private get mayTurnBack(): boolean {
+    return !(this.emergency || this.goingBack || this.closing || this.ended || this.leaks.oldKeyDiesAt !== undefined)
+  }
+
+  private oldKeyExpiresWithin(ms: number): boolean {
+    return (this.old?.expiresAt ?? Number.POSITIVE_INFINITY) <= Date.now() + ms
+  }
+
+  private tellNoWayBack(reason: string): void {
+    CancellationScope.nonCancellable(() => this.alert('key-expires', this.noWayBack(reason))).catch(() => undefined)
+  }
+
+  private noWayBack(reason: string): string {
+    const { expiresAt } = this.oldKey
+    const when =
+      expiresAt === undefined
+        ? 'has expired'
+        : `${this.oldKeyExpired ? 'expired' : 'expires'} at ${new Date(expiresAt).toISOString()}`
+    return `${reason}; but the old key ${when}: the rotation does not go back to it by itself. See that every program uses the new key`
   }
 
   /** Notes a stage that a registry change has stored in its own transaction. */

@@ -14,6 +14,7 @@ import {
   toKeyRecord,
 } from '../../registry/keys.ts'
 import { enterStage, getRotation } from '../../registry/rotations.ts'
+import { letExpire } from '../support/expiry.ts'
 import { at, DAY, introduce, keyOf, makeCredential, monitored, open, openTestDatabase, sealer } from './world.ts'
 
 let db: Database
@@ -226,6 +227,18 @@ describe('what is refused', () => {
     const { keyId, newKeyId, by } = await monitored(db)
     await deactivateKey(db, { ...by, keyId, unless: 'never' })
     await expect(retireNewKey(db, by)).rejects.toMatchObject(illegal)
+    expect((await keyOf(db, newKeyId)).state).toBe('active')
+  })
+
+  test('G1: an old key that has expired does not come back, and the new one is not retired for it', async () => {
+    const { keyId, newKeyId, credentialId, by } = await monitored(db)
+    await letExpire(db, keyId, at(DAY))
+    await deactivateKey(db, { ...by, keyId, unless: 'never' })
+    await expect(reinstateKey(db, { ...by, at: at(DAY), keyId })).rejects.toMatchObject(illegal)
+    expect(await standings(credentialId)).toEqual(['1 deactivated retired', '2 active current'])
+    // It expires while the roll-back to it goes on.
+    await reinstateKey(db, { ...by, at: at(DAY - 1), keyId })
+    await expect(retireNewKey(db, { ...by, at: at(DAY) })).rejects.toMatchObject(illegal)
     expect((await keyOf(db, newKeyId)).state).toBe('active')
   })
 

@@ -81,10 +81,16 @@ export const PLACES = {
 } as const satisfies Record<string, Place>
 export type PlaceName = keyof typeof PLACES
 
-/** Begins a rotation and brings it to a place. */
-export async function standAt(house: House, name: PlaceName, policy: Partial<RotationPolicy> = {}): Promise<Standing> {
+/** Begins a rotation and brings it to a place. `prepare` changes its credential before. */
+export async function standAt(
+  house: House,
+  name: PlaceName,
+  policy: Partial<RotationPolicy> = {},
+  prepare: (credential: TestCredential) => Promise<unknown> = nothing,
+): Promise<Standing> {
   const place: Place = PLACES[name]
   const credential = await house.credential()
+  await prepare(credential)
   const releases = [await (place.before ?? (async () => nothing))(house, credential)]
   const started = await house.rotate(credential.credentialId, { ...STAND, ...place.policy, ...policy }, place.trigger)
   const rotation = { ...credential, ...started }

@@ -1,11 +1,13 @@
 /** Refusals that turn a rotation back on its own, and that its way back has no gap either. */
-import type { KeyId, RotationStage } from '@keyturn/contract'
+import type { KeyId, RotationPolicy, RotationStage } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { atOnce } from '../support/at-once.ts'
+import { letExpire } from '../support/expiry.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
-import { type Standing, standAt } from '../support/standings.ts'
+import { type PlaceName, type Standing, standAt } from '../support/standings.ts'
+import { alertsOf } from '../support/topics.ts'
 
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
@@ -133,6 +135,86 @@ describe('the new key is refused', () => {
       }
     },
   )
+})
+
+describe('G1: an old key that expires', () => {
+  const alerted = (rotation: Standing, text: string) =>
+    eventually(
+      async () =>
+        (await alertsOf(house.config.topics, rotation.credentialId)).some(
+          ({ kind, detail }) => kind === 'key-expires' && detail.includes(text),
+        ),
+      `an alert: ${text}`,
+      WITHIN_MS,
+    )
+  const past = (at: Date) => eventually(() => Date.now() > at.getTime(), 'the expiry')
+  const standing = async (place: PlaceName, livesMs: number, policy: Partial<RotationPolicy> = {}) => {
+    let expiresAt = new Date(0)
+    const rotation = await standAt(house, place, policy, ({ keyId }) => {
+      expiresAt = new Date(Date.now() + livesMs)
+      return letExpire(house.db, keyId, expiresAt)
+    })
+    return { ...rotation, expiresAt, newToken: await house.claimNewKey(rotation.rotationId) }
+  }
+  const verdicts = ({ token, newToken }: { token: string; newToken: string }): boolean[][] => [
+    house.verdicts(token),
+    house.verdicts(newToken),
+  ]
+  const NEW_ALONE = [
+    [false, false, false],
+    [true, true, true],
+  ]
+
+  test('does not come back when it has: not for refusals, not for an order, not for a cancellation', async () => {
+    const rotation = await standing('deactivating', SECOND)
+    await past(rotation.expiresAt)
+    await rotation.handle.signal('evidence', 'old-key-refused', rotation.rotationId)
+    await alerted(rotation, `the old key is still asked for after it was deactivated; but the old key expired at`)
+    await rotation.handle.signal('evidence', 'new-key-refused', rotation.rotationId)
+    await alerted(rotation, 'the new key is refused; but the old key expired at')
+    await expect(house.order(rotation, 'rollBack')).rejects.toMatchObject({
+      code: 'wrong-stage',
+      message: expect.stringMatching(/^the old key expired at 20.*: no gateway would accept it again/),
+    })
+    await rotation.handle.cancel()
+    await alerted(rotation, 'the workflow was cancelled; but the old key expired at')
+    expect(await stageIs(rotation, 'deactivating')).toBe(true)
+    expect(verdicts(rotation)).toEqual(NEW_ALONE)
+  })
+
+  test('within a day: comes back on an order, which says until when, and not for refusals of itself', async () => {
+    const rotation = await standing('deactivating', 12 * 60 * MINUTE)
+    await rotation.handle.signal('evidence', 'old-key-refused', rotation.rotationId)
+    await alerted(rotation, `but the old key expires at ${rotation.expiresAt.toISOString()}`)
+    expect(await stageIs(rotation, 'deactivating')).toBe(true)
+    await house.order(rotation, 'rollBack')
+    await goneBack(rotation, `rollBack by test; the old key expires at ${rotation.expiresAt.toISOString()}`)
+  })
+
+  test('while a roll-back to it waits for a gateway: the rotation goes forward, and the new key stays', async () => {
+    const rotation = await standing('monitoring', 5 * SECOND, { receiptWaitMs: SECOND / 2, quietPeriodMs: 0 })
+    await house.announceSilentGateway('gw-silent')
+    try {
+      await house.order(rotation, 'rollBack')
+      await house.reached(rotation.rotationId, 'rolling-back', WITHIN_MS)
+      await past(rotation.expiresAt)
+    } finally {
+      await house.propagation.declareGone('gw-silent')
+    }
+    await alerted(rotation, 'rollBack by test; but the old key expired at')
+    expect(verdicts(rotation)).toEqual(NEW_ALONE)
+    await house.order(rotation, 'deactivateNow')
+    await eventually(() => stageIs(rotation, 'deactivating'), 'deactivating', WITHIN_MS)
+    expect(verdicts(rotation)).toEqual(NEW_ALONE)
+    const { timeline } = await house.rotation(rotation.rotationId)
+    expect(timeline.map(({ stage }) => stage).slice(-5)).toEqual([
+      'rolling-back',
+      'introducing',
+      'notifying',
+      'monitoring',
+      'deactivating',
+    ])
+  })
 })
 
 describe('G1: the way back has no gap', () => {

@@ -66,7 +66,7 @@ async function mindRefusals(rotation: Rotation): Promise<void> {
   const { newKeyRefusals } = await records.readEvidence({ rotationId: rotation.request.rotationId })
   if (newKeyRefusals <= rotation.policy.newKeyRefusals) return
   rotation.turnBack('the new key is refused', 'evidence')
-  if (!rotation.goingBack)
+  if (!rotation.goingBack && !rotation.oldKeyExpired)
     await rotation.alert(
       'leak',
       'the new key is refused, and the old one has leaked and will die: the client is about to have no key',
