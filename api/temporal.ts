@@ -29,6 +29,8 @@ export const UPDATE_DEADLINE_MS = 10_000
 /** A run that is just closing refuses what comes too late for it; an attempt after that starts a new run. */
 const CLOSING_WITHIN_MS = 15_000
 const PAUSE_MS = 100
+/** A run that was started for an update that is lost is in the way of all that comes after, and ends by itself. */
+const REQUEST_WITHIN_MS = 60_000
 
 const CLIENT = defineSearchAttributeKey('KeyturnClient', 'KEYWORD')
 const ENVIRONMENT = defineSearchAttributeKey('KeyturnEnvironment', 'KEYWORD')
@@ -59,7 +61,7 @@ export async function triggerRotation(
             taskQueue,
             workflowIdConflictPolicy: 'USE_EXISTING',
             workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-            args: [{ credentialId: target.credentialId }],
+            args: [{ credentialId: target.credentialId, requestWithinMs: REQUEST_WITHIN_MS }],
             typedSearchAttributes: [
               { key: CLIENT, value: target.clientId },
               { key: ENVIRONMENT, value: target.environment },

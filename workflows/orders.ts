@@ -60,8 +60,11 @@ export function listen(rotation: Rotation): void {
 
 /** The first request opens the rotation; a later one joins it, and an emergency takes it over. The same one may come twice. */
 async function trigger(rotation: Rotation, request: RotationRequest): Promise<TriggerAnswer> {
-  if (!rotation.requested) rotation.accept(request)
-  else if (request.trigger === 'emergency' && isMoreUrgent(request, rotation)) {
+  if (!rotation.requested) {
+    // Between the look at it and this, the run may have found that nobody comes.
+    refuseWhenEnding(rotation)
+    rotation.accept(request)
+  } else if (request.trigger === 'emergency' && isMoreUrgent(request, rotation)) {
     rotation.takeOver(request.reason, request.actor, 'emergency', request.policy.graceMs)
   }
   // Only then it is known which rotation it is, and that it can be had.

@@ -1,5 +1,5 @@
 import type { CredentialId, RotationRequest, RotationStage } from '@keyturn/contract'
-import { ActivityFailure, allHandlersFinished, CancellationScope, condition } from '@temporalio/workflow'
+import { ActivityFailure, allHandlersFinished, CancellationScope, condition, patched } from '@temporalio/workflow'
 import type { OpenedRotation } from '../activities/rotations.ts'
 import { listen } from './orders.ts'
 import { records } from './proxies.ts'
@@ -19,16 +19,42 @@ export interface RotateCredentialInput {
   readonly credentialId: CredentialId
   /** Given when a parent starts the rotation; otherwise the update `trigger` brings it. */
   readonly request?: RotationRequest
+  /**
+   * A run that the update does not reach within that ends by itself. In a history from before there was such a limit it is absent.
+   */
+  readonly requestWithinMs?: number
 }
 
 /** One rotation of one credential: from the old key to the new one, or back. Its workflow id is `rotation/<credentialId>`. */
 export async function rotateCredential(input: RotateCredentialInput): Promise<RotationStage> {
   const rotation = new Rotation(input.credentialId, input.request)
   listen(rotation)
-  await condition(() => rotation.requested)
+  if (!(await isRequested(rotation, input.requestWithinMs))) return endUnrequested(rotation)
   // From here a cancellation is an order like others: it rolls back, in good order.
   CancellationScope.current().cancelRequested.catch(() => rotation.turnBack('the workflow was cancelled', 'temporal'))
   return CancellationScope.nonCancellable(() => run(rotation))
+}
+
+/**
+ * Waits for the request. The update that brings it can be lost, for Temporal stores it only when a worker has accepted it; the run that was
+ * started for it would be in the way of every policy and every leak.
+ */
+async function isRequested(rotation: Rotation, withinMs: number | undefined): Promise<boolean> {
+  const awake = () => rotation.requested || rotation.leaks.waitForEnd
+  if (withinMs !== undefined) await condition(awake, withinMs)
+  else {
+    await condition(awake)
+    if (!rotation.requested && !patched('leak-ends-unrequested')) await condition(() => rotation.requested)
+  }
+  rotation.closing = !rotation.requested
+  return rotation.requested
+}
+
+/** A request that comes now is refused, and begins a run of its own; so does a leak that was heard of. */
+async function endUnrequested(rotation: Rotation): Promise<RotationStage> {
+  await condition(allHandlersFinished)
+  await rotation.leaks.tellEnd({ stage: rotation.stage })
+  return rotation.stage
 }
 
 type Course = (rotation: Rotation) => Promise<void>

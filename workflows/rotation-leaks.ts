@@ -43,6 +43,11 @@ export class RotationLeaks {
     this.rotation = rotation
   }
 
+  /** Whether a leak waits to hear of the end. */
+  get waitForEnd(): boolean {
+    return this.heard.length > 0
+  }
+
   /** Whether the client has to know that a leak is why it hears of a new key. */
   get areWhy(): boolean {
     return this.oldKeyDiesAt !== undefined || this.reissued

@@ -185,7 +185,8 @@ export interface LeakOrder {
 
 /** What a rotation signals to the leaks that asked it for something (signal `rotationEnded`). */
 export interface RotationEnd {
-  readonly rotationId: RotationId
+  /** Absent when there was none: nobody had requested it. */
+  readonly rotationId?: RotationId
   readonly stage: RotationStage
 }
 

@@ -1,8 +1,10 @@
-import type { HeldFor, RotationProgress } from '@keyturn/contract'
+import type { CredentialId, HeldFor, RotationProgress } from '@keyturn/contract'
 import { CancelledFailure, WorkflowFailedError } from '@temporalio/client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { listAudit } from '../../registry/audit.ts'
+import { recordLeaks, toSighting } from '../../registry/leak-intake.ts'
 import { getRotation, openRotationOf } from '../../registry/rotations.ts'
+import type { rotateCredential } from '../../workflows/index.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { type PlaceName, type Standing, standAt } from '../support/standings.ts'
@@ -96,6 +98,62 @@ describe('a workflow that is cancelled', () => {
     expect(failed).toBeInstanceOf(WorkflowFailedError)
     expect((failed as WorkflowFailedError).cause).toBeInstanceOf(CancelledFailure)
     expect(await openRotationOf(house.db, credentialId)).toBeUndefined()
+  })
+})
+
+describe('a workflow that nobody has asked for a rotation, because the update was lost', () => {
+  const start = (credentialId: CredentialId, requestWithinMs?: number) =>
+    house.client.workflow.start<typeof rotateCredential>('rotateCredential', {
+      workflowId: `rotation/${credentialId}`,
+      taskQueue: house.config.taskQueue,
+      args: [{ credentialId, ...(requestWithinMs === undefined ? {} : { requestWithinMs }) }],
+    })
+
+  test('G8: ends by itself, and leaves no trace; the API gives it a minute', async () => {
+    const { credentialId } = await house.credential()
+    const handle = await start(credentialId, 100)
+    expect(await handle.result()).toBe('requested')
+    expect(await openRotationOf(house.db, credentialId)).toBeUndefined()
+    const { handle: asked } = await house.rotate(credentialId)
+    const [first] = (await asked.fetchHistory()).events ?? []
+    const [input] = first?.workflowExecutionStartedEventAttributes?.input?.payloads ?? []
+    expect(JSON.parse(Buffer.from(input?.data ?? []).toString())).toEqual({ credentialId, requestWithinMs: 60_000 })
+  })
+
+  test('G6, G8: takes a request that comes just then, or leaves it to the next run: none is lost half-way', async () => {
+    const race = async (afterMs: number): Promise<string> => {
+      const { credentialId } = await house.credential()
+      const handle = await start(credentialId, 100)
+      const begun = Date.now()
+      await eventually(() => Date.now() - begun >= afterMs, 'its time')
+      const { rotationId } = await house.trigger(credentialId)
+      expect(await openRotationOf(house.db, credentialId)).toMatchObject({ rotationId })
+      const first = house.client.workflow.getHandle(handle.workflowId, handle.firstExecutionRunId)
+      return (await first.describe()).status.name
+    }
+    // How soon the server lets a timer go off is its own affair: from before it to well after it.
+    const outcomes = new Set(await Promise.all(Array.from({ length: 15 }, (_, i) => race(150 * i))))
+    expect([...outcomes].sort()).toEqual(['COMPLETED', 'RUNNING'])
+  })
+
+  test.each([undefined, 600_000])('G6, G9: is not in the way of a leak (%s)', async (requestWithinMs) => {
+    const { credentialId, token, keyId } = await house.credential(['trade:write'])
+    const handle = await start(credentialId, requestWithinMs)
+    await eventually(async () => ((await handle.fetchHistory()).events?.length ?? 0) >= 4, 'its first step', WITHIN_MS)
+    const sightings = [toSighting({ token, source: 'test' })]
+    const [leak] = await recordLeaks(house.db, { sightings, reporter: 'operator', at: new Date() })
+    await house.client.workflow.start('respondToLeak', {
+      workflowId: `leak/${leak?.leakId}`,
+      taskQueue: house.config.taskQueue,
+      args: [{ leakId: leak?.leakId }],
+    })
+    await eventually(
+      async () => (await house.keys(credentialId)).some(({ version, standing }) => version === 2 && standing === 'current'),
+      'a new key',
+      WITHIN_MS,
+    )
+    expect(await house.keyState(keyId)).toBe('compromised')
+    expect(await handle.result()).toBe('requested')
   })
 })
 
