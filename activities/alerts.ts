@@ -1,10 +1,12 @@
 import { setTimeout } from 'node:timers/promises'
-import { ALERT_TYPE, type Alert, CLOUDEVENTS_MEDIA_TYPE, encodeEvent, type TopicNames } from '@keyturn/contract'
+import { ALERT_TYPE, type Alert, CLOUDEVENTS_MEDIA_TYPE, cut, encodeEvent, type TopicNames, wellFormed } from '@keyturn/contract'
 import { type ControlKafka, createPublisher } from './kafka.ts'
 
 const AGAIN_AFTER_MS = 1_000
 /** More than this many alerts do not wait for Kafka; the audit log knows what they were to say. */
 const MOST_WAITING = 1_000
+/** As the contract has it. */
+const LONGEST_DETAIL = 500
 
 export interface Alerts {
   /** Rejects when Kafka does not take it. */
@@ -26,7 +28,7 @@ export function createAlerts(kafka: ControlKafka, topics: TopicNames, source: st
       source,
       subject: alert.credentialId,
       time,
-      data: { ...alert, at: time.toISOString() },
+      data: { ...alert, detail: wellFormed(cut(alert.detail, LONGEST_DETAIL)), at: time.toISOString() },
     })
     const headers = { 'content-type': CLOUDEVENTS_MEDIA_TYPE }
     await publisher.send(topics.alerts, [{ key: alert.credentialId, value, headers }])

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { RotationId } from '@keyturn/contract'
 import type { Database, Tx } from './database.ts'
+import { storable, storableJson } from './storable.ts'
 
 export interface NewAuditEntry {
   readonly at: Date
@@ -21,18 +22,18 @@ export interface AuditEntry extends NewAuditEntry {
   readonly hash: string
 }
 
-/** Writes down a change, in the transaction that makes it. The database chains the entries (G7). */
+/** Writes down a change, in the transaction that makes it, whatever was said of it outside. The database chains the entries (G7). */
 export async function appendAudit(tx: Tx, entry: NewAuditEntry): Promise<void> {
   await tx.query(
     'insert into audit (seq, at, actor, action, subject, revision, rotation_id, detail, prev_hash, hash) values (0, $1, $2, $3, $4, $5, $6, $7, $8, $8)',
     [
       entry.at,
-      entry.actor,
+      storable(entry.actor),
       entry.action,
-      entry.subject,
+      storable(entry.subject),
       entry.revision,
       entry.rotationId,
-      JSON.stringify(entry.detail ?? {}),
+      storableJson(entry.detail ?? {}),
       '',
     ],
   )

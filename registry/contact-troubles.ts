@@ -1,6 +1,8 @@
 /** Contacts that messages did not reach: after too many nothing is sent there, until somebody gives the client's contacts anew. */
+import { cut } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import type { Database, Tx } from './database.ts'
+import { storable } from './storable.ts'
 
 /** So many messages in a row that were given up, or none that came through for so long, and a contact is no longer used. */
 const MOST_FAILURES = 3
@@ -52,7 +54,7 @@ export async function noteTrouble(
       `insert into contact_troubles as t (client_id, contact_id, failures, since, why) values ($1, $2, 1, $3, $4)
        on conflict (client_id, contact_id) do update set failures = t.failures + 1, why = excluded.why
        returning failures, since, disabled_at`,
-      [clientId, contactId, since, why.slice(0, LONGEST_WHY)],
+      [clientId, contactId, since, storable(cut(why, LONGEST_WHY))],
     )
     const [trouble] = rows
     if (trouble === undefined || trouble.disabled_at !== null) return false
@@ -62,7 +64,7 @@ export async function noteTrouble(
       contactId,
       at,
     ])
-    const detail = { contact, failures: trouble.failures, why: why.slice(0, LONGEST_WHY) }
+    const detail = { contact, failures: trouble.failures, why: cut(why, LONGEST_WHY) }
     await appendAudit(tx, { at, actor: 'keyturn', action: 'client.contact-disabled', subject: clientId, detail })
     return true
   })

@@ -13,6 +13,7 @@ import {
 import { appendAudit } from './audit.ts'
 import type { Database, Tx } from './database.ts'
 import { type Reporter, type TokenHash, USAGE_OF } from './leaks.ts'
+import { storable } from './storable.ts'
 
 export interface Sighting {
   readonly hash: TokenHash
@@ -75,11 +76,18 @@ export async function recordLeaks(
 ): Promise<RecordedLeak[]> {
   const recorded: RecordedLeak[] = []
   for (let i = 0; i < sightings.length; i += AT_ONCE) {
-    const part = sightings.slice(i, i + AT_ONCE)
+    const part = sightings.slice(i, i + AT_ONCE).map(storableSighting)
     recorded.push(...(await db.tx((tx) => recordPart(tx, part, reporter, at))))
   }
   return recorded
 }
+
+/** Two that are stored as one have to be one here, too. */
+const storableSighting = (sighting: Sighting): Sighting => ({
+  ...sighting,
+  source: storable(sighting.source),
+  ...(sighting.url === undefined ? {} : { url: storable(sighting.url) }),
+})
 
 interface MatchedKey {
   readonly key_id: KeyId

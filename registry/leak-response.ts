@@ -2,6 +2,7 @@
 import {
   type ClientId,
   type CredentialId,
+  cut,
   type Environment,
   type KeyId,
   type KeyState,
@@ -156,7 +157,7 @@ async function needsRotation(tx: Tx, leak: SqlCase, rotation: object | undefined
 const LONGEST_REASON = 400
 
 const reasonOf = (leakId: LeakId, { source, url }: SqlCase): string =>
-  `${leakId}: reported by ${source}${url === '' ? '' : ` at ${url}`}`.slice(0, LONGEST_REASON)
+  cut(`${leakId}: reported by ${source}${url === '' ? '' : ` at ${url}`}`, LONGEST_REASON)
 
 /** Notes which gateways refuse the key; a later, fuller receipt takes the place of an earlier one. Primary key. */
 export async function noteLeakReceipt(db: Database, leakId: LeakId, receipt: Receipt): Promise<void> {

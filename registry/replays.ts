@@ -8,7 +8,8 @@ import {
   type UsageReport,
 } from '@keyturn/contract'
 import { type Database, first, type Tx } from './database.ts'
-import { MOST, REPLAY_SOURCES_KEPT, storable } from './usage-limits.ts'
+import { storable } from './storable.ts'
+import { MOST, REPLAY_SOURCES_KEPT } from './usage-limits.ts'
 
 export const NO_REPLAYS: Readonly<Record<ReplayOutcome, number>> = { replayed: 0, stale: 0, 'out-of-order': 0 }
 

@@ -18,6 +18,7 @@ import { graceTerms, isTerminal } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { type Database, first, type Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
+import { storable } from './storable.ts'
 
 /** The channel on which the database says that a rotation has changed; the payload is its id. */
 export const ROTATION_CHANNEL = 'keyturn_rotation'
@@ -301,7 +302,7 @@ async function noteStage(tx: Tx, input: EnterStage): Promise<void> {
   await tx.query(
     `insert into rotation_stages (rotation_id, seq, stage, at, reason)
      select $1, coalesce(max(seq), 0) + 1, $2, $3, $4 from rotation_stages where rotation_id = $1`,
-    [input.rotationId, input.stage, input.at, input.reason],
+    [input.rotationId, input.stage, input.at, input.reason === undefined ? undefined : storable(input.reason)],
   )
   await appendAudit(tx, {
     at: input.at,

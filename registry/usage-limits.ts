@@ -6,5 +6,3 @@ export const SOURCES_KEPT = 100
 export const REPLAY_SOURCES_KEPT = 20
 /** A count beyond it could leave 64 bits. */
 export const MOST = 1e12
-/** PostgreSQL stores no NUL. */
-export const storable = (text: string): string => text.replaceAll('\0', '')

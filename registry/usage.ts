@@ -13,7 +13,8 @@ import type {
 import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
 import { countReplays, NO_REPLAYS } from './replays.ts'
-import { MOST, SOURCES_KEPT, storable } from './usage-limits.ts'
+import { storable } from './storable.ts'
+import { MOST, SOURCES_KEPT } from './usage-limits.ts'
 
 const STRAGGLERS_SHOWN = 20
 

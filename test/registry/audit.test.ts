@@ -33,6 +33,15 @@ test('G7: the chain holds over everything that a rotation does, and over text of
   expect(await verifyAudit(db)).toEqual({ ok: true, entries: count?.n })
 })
 
+test('G7: what PostgreSQL can not store is replaced, whoever has said it: the change that it tells of is made', async () => {
+  await append({ reason: 'half \ud800 and \0NUL', nested: { list: ['\udd11\ud83d'] } })
+  await db.tx((tx) => appendAudit(tx, { at: at(0), actor: 'a\0b\ud800', action: 'test', subject: 'half' }))
+  expect(await listAudit(db, { subject: 'half', limit: 1 })).toMatchObject([{ actor: 'ab\ufffd' }])
+  const [last] = (await listAudit(db, { subject: 'thing', limit: 1_000 })).slice(-1)
+  expect(last?.detail).toEqual({ reason: 'half \ufffd and NUL', nested: { list: ['\ufffd\ufffd'] } })
+  expect((await verifyAudit(db)).ok).toBe(true)
+})
+
 test('G7: what many write at once is one chain without a gap', async () => {
   const before = await verifyAudit(db)
   await Promise.all(Array.from({ length: 40 }, () => append()))

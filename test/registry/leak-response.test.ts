@@ -6,6 +6,7 @@ import type { Database } from '../../registry/database.ts'
 import { compromiseKey, deactivateKey } from '../../registry/keys.ts'
 import { recordLeaks, toSighting } from '../../registry/leak-intake.ts'
 import { closeLeak, containLeak } from '../../registry/leak-response.ts'
+import { sightingsOf } from '../../registry/leaks.ts'
 import { at, HOUR, keyOf, makeCredential, monitored, openTestDatabase, tokenOf } from './world.ts'
 
 let db: Database
@@ -14,8 +15,12 @@ beforeAll(async () => {
 })
 afterAll(() => db.close())
 
-const report = async (token: string, ms = HOUR) => {
-  const [leak] = await recordLeaks(db, { sightings: [toSighting({ token, source: 'test' })], reporter: 'operator', at: at(ms) })
+const report = async (token: string, ms = HOUR, where: { source?: string; url?: string } = {}) => {
+  const [leak] = await recordLeaks(db, {
+    sightings: [toSighting({ token, source: 'test', ...where })],
+    reporter: 'operator',
+    at: at(ms),
+  })
   if (leak === undefined) throw new Error('nothing was recorded')
   return leak
 }
@@ -90,6 +95,37 @@ test('a report of a leak that is closed counts a sighting, and opens nothing', a
   const sightings = await db.query('select times, last_at as "lastAt" from leak_sightings where leak_id = $1', [leakId])
   // The later of the two, whichever came first.
   expect(sightings).toEqual([{ times: 2, lastAt: at(2 * HOUR) }])
+})
+
+test('G3, G9: whatever a report says of where it was found, its key dies; and half a character or a NUL is stored as nothing else', async () => {
+  const { keyId, claimId } = await makeCredential(db)
+  const token = await tokenOf(db, claimId)
+  // Cut anywhere: one of these is cut in the middle of a character.
+  const urls = [...'0123'].map((before) => `https://example.com/${before.repeat(Number(before))}${'🔑'.repeat(300)}`)
+  const { leakId } = await report(token, HOUR, { source: 'a\ud800\0b', url: urls[1] ?? '' })
+  await report(token, HOUR, { source: 'a\udc00b', url: urls[2] ?? '' })
+  expect(await look(leakId, { force: true })).toMatchObject({ atOnce: true, changed: [keyId] })
+  expect((await keyOf(db, keyId)).state).toBe('compromised')
+  for (const url of urls) {
+    const one = await makeCredential(db)
+    const leak = await report(await tokenOf(db, one.claimId), HOUR, { url })
+    const { reason } = await look(leak.leakId, { force: true })
+    expect(() => encodeURIComponent(reason)).not.toThrow()
+    expect((await keyOf(db, one.keyId)).state).toBe('compromised')
+  }
+  expect(await sightingsOf(db, leakId, 5)).toMatchObject([
+    { source: 'a\ufffdb', url: urls[1], times: 1 },
+    { source: 'a\ufffdb', url: urls[2], times: 1 },
+  ])
+})
+
+test('two sightings that are stored as the same one are the same one', async () => {
+  const sightings = ['\ud800', '\udc00', '\ufffd', '\0\ufffd'].map((url) => ({
+    ...toSighting({ tokenSha256: '7'.repeat(64), source: 'x' }),
+    url,
+  }))
+  const [leak] = await recordLeaks(db, { sightings, reporter: 'kafka', at: at(0) })
+  expect(await sightingsOf(db, leak?.leakId ?? '', 5)).toMatchObject([{ url: '\ufffd', times: 4 }])
 })
 
 test('G5: a token is taken out of addresses as they write it, too', () => {

@@ -49,6 +49,14 @@ describe('G6: one rotation at a time', () => {
     await expect(openRotation(db, input(credential))).resolves.toMatchObject({ stage: 'requested' })
   })
 
+  test('G8: a stage is entered whatever was said of it, by a server of somebody else, say', async () => {
+    const credential = await makeCredential(db)
+    const rotationId = await open(db, credential)
+    const said = { stage: 'held', heldFor: 'undelivered', reason: 'it said \0 and half \ud83d' } as const
+    await enterStage(db, { rotationId, ...said, at: at(1), actor: 'test' })
+    expect((await getRotation(db, rotationId))?.timeline.at(-1)).toMatchObject({ reason: 'it said  and half \ufffd' })
+  })
+
   test('G6: of many that open at the same time, one is opened', async () => {
     const credential = await makeCredential(db)
     const tries = await Promise.allSettled(Array.from({ length: 8 }, () => openRotation(db, input(credential))))

@@ -185,6 +185,11 @@ test('what fits the schema and not the database does not stop the counting', asy
   await applyUsage(db, { partition, nextOffset: '1', reports: [{ offset: '0', report }] })
   await applyUsage(db, { partition, nextOffset: '2', reports: [{ offset: '1', report: accepted(2) }] })
   expect((await usage(credential.keyId))?.last_accepted_at).toEqual(at(2))
+  const half = (userAgent: string) => ({ address: 'c', userAgent, count: 1, lastAt: at(3).toISOString() })
+  const halves = { ...accepted(3), sources: [half('x\ud800'), half('x\udc00')] }
+  await applyUsage(db, { partition, nextOffset: '3', reports: [{ offset: '2', report: halves }] })
+  const kept = await db.query(`select user_agent, count from key_sources where key_id = $1 and address = 'c'`, [credential.keyId])
+  expect(kept).toEqual([{ user_agent: 'x\ufffd', count: 2 }])
 })
 
 test('usage is counted while a key is being published', async () => {

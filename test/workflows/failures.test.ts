@@ -53,6 +53,20 @@ describe('which failures are final', () => {
     const { work } = withFinalRefusals({ work: (): Promise<void> => Promise.reject(away) })
     await expect(work()).rejects.toBe(away)
   })
+
+  test.each([
+    ['22P02', true],
+    ['22021', true],
+    ['40001', false],
+    ['57014', false],
+    ['53300', false],
+  ])('SQLSTATE %s of PostgreSQL: %s', async (code, isFinal) => {
+    const refusal = Object.assign(new Error('invalid input syntax for type json: "the value"'), { code })
+    const { work } = withFinalRefusals({ work: (): Promise<void> => Promise.reject(refusal) })
+    const thrown: unknown = await work().catch((error: unknown) => error)
+    if (isFinal) expect(thrown).toMatchObject({ nonRetryable: true, message: `PostgreSQL refuses a value (SQLSTATE ${code})` })
+    else expect(thrown).toBe(refusal)
+  })
 })
 
 describe('a step that fails for good holds the rotation; once the reason is gone, it is resumed and ends as it would have', () => {
