@@ -5,13 +5,13 @@
 import { identityOf, type KeyId, type StoreDelivery } from '@keyturn/contract'
 import { ApplicationFailure, cancellationSignal } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
-import { giveUpWriting, noteWritten, readWriting, type Writing } from '../registry/deliveries.ts'
+import { giveUpWriting, noteWritten, readStandings, readWriting, type Writing } from '../registry/deliveries.ts'
 import { isStored, placeText } from '../registry/delivery-rows.ts'
 import type { Sealer } from '../registry/sealing.ts'
 import type { Outbound } from './channels/outbound.ts'
 import { type By, dated } from './keys.ts'
 import { beating } from './receipts.ts'
-import { deposit, putBack } from './stores/deposit.ts'
+import { deposit, settle } from './stores/deposit.ts'
 import { createIdentityTokens } from './stores/identity.ts'
 import { type OpenedStore, openStore } from './stores/open-store.ts'
 import { undeposited } from './stores/undeposited.ts'
@@ -57,26 +57,26 @@ export function createDeliveryActivities({ db, sealer, outbound, publicUrl }: De
     const writing = await readWriting(db, keyId, sealer)
     if (writing?.secret === undefined || !isStored(writing.delivery) || writing.kind === 'ed25519') return
     const { delivery, credentialId, kind, version, secret: token } = writing
+    const standings = () => readStandings(db, credentialId)
     await inStore(delivery, writing, async (store, signal) => {
-      const at = await deposit(store, credentialId, { keyId, version, kind, token }, signal)
+      const at = await deposit(store, credentialId, { keyId, version, kind, token }, standings, signal)
       const noted = { keyId, rotationId, delivery, version: at, identity: identityOf(credentialId), at: new Date() }
       // Rolled back, or killed, while it was being written.
-      if ((await noteWritten(db, noted)) === 'destroyed') await putBack(store, credentialId, keyId, signal)
+      if ((await noteWritten(db, noted)) === 'destroyed') await settle(store, credentialId, keyId, standings, signal)
     })
   }
 
   /** The key could not be written, and its client can not wait: it is to be claimed. @returns whether it was waiting to be written */
   const giveUpDelivery = async (input: By & { keyId: KeyId; why: string }): Promise<boolean> => giveUpWriting(db, dated(input))
 
-  /** Before a new key is switched off: the store has the old one again. */
+  /** A new key is going, or gone: the store is to have one that lives, as the registry has it. */
   const takeBackKey = async ({ keyId }: By & { keyId: KeyId }): Promise<void> => {
     const writing = await readWriting(db, keyId, sealer)
     if (writing?.written === undefined || !isStored(writing.delivery)) return
     const { delivery, credentialId } = writing
-    const back = await inStore(delivery, writing, (store, signal) => putBack(store, credentialId, keyId, signal))
-    if (back) return
-    const message = `${placeText(delivery)}: it has the new key alone, and no other to put in its place`
-    throw ApplicationFailure.nonRetryable(message, REFUSED)
+    const standings = () => readStandings(db, credentialId)
+    const sound = await inStore(delivery, writing, (store, signal) => settle(store, credentialId, keyId, standings, signal))
+    if (!sound) throw ApplicationFailure.nonRetryable(`${placeText(delivery)}: it has no key that is accepted`, REFUSED)
   }
 
   return { deliverKey, giveUpDelivery, takeBackKey }

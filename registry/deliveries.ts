@@ -102,6 +102,27 @@ export async function readWriting(db: Database, keyId: KeyId, sealer: Sealer): P
   }
 }
 
+/** Of a credential's keys, as a store that may hold some of them is to go by. */
+export interface Standings {
+  /** The one that its client is to hold. */
+  readonly current: KeyId | undefined
+  /** Those that no gateway accepts any more. */
+  readonly dead: ReadonlySet<string>
+}
+
+/** Index keys_credential_id_version_key. */
+export async function readStandings(db: Database, credentialId: CredentialId): Promise<Standings> {
+  const keys = await db.query<{ key_id: KeyId; current: boolean; dead: boolean }>(
+    `select key_id, standing = 'current' as current, state in ('deactivated', 'compromised', 'destroyed') as dead
+     from keys where credential_id = $1`,
+    [credentialId],
+  )
+  return {
+    current: keys.find(({ current }) => current)?.key_id,
+    dead: new Set(keys.filter(({ dead }) => dead).map(({ key_id }) => key_id)),
+  }
+}
+
 interface Written {
   readonly keyId: KeyId
   readonly rotationId: RotationId

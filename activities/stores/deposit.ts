@@ -1,16 +1,20 @@
-/** What Keyturn does in a client's store, as the client's own programs would: compare and set, and nothing that has been done is done again. */
-import { type Store, StoreConflict, type StoredKey } from '@keyturn/client'
+/**
+ * What Keyturn does in a client's store, as the client's own programs would: compare and set, and nothing that has been done is done again.
+ * Which of the keys that are there may stay is asked of the registry, after the store was read: not concluded from what was written before.
+ */
+import { type Store, StoreConflict, type StoredCredential, type StoredKey, type StoredValue } from '@keyturn/client'
+import type { Standings } from '../../registry/deliveries.ts'
 
 /** Others write, too: a client that claims, a person. */
 const TRIES = 5
 
-type Change = (value: Awaited<ReturnType<Store['read']>>) => Parameters<Store['replace']>[0] | undefined
+type Change = (value: Awaited<ReturnType<Store['read']>>) => Promise<StoredValue | undefined>
 
 /** @returns the version of the store that has it */
 async function change(store: Store, next: Change, signal: AbortSignal): Promise<string | undefined> {
   for (let tries = 1; ; tries++) {
     const found = await store.read(signal)
-    const value = next(found)
+    const value = await next(found)
     if (value === undefined) return found?.version
     try {
       return await store.replace(value, found?.version, signal)
@@ -20,36 +24,61 @@ async function change(store: Store, next: Change, signal: AbortSignal): Promise<
   }
 }
 
+const keysIn = ({ current, previous }: StoredCredential): readonly StoredKey[] =>
+  previous === undefined ? [current] : [current, previous]
+
 /**
- * The new key becomes the current one, and what was current the one before it.
+ * The new key becomes the current one, and a key that still lives the one before it.
  * @throws StoreError, StoreConflict
  */
-export async function deposit(store: Store, credentialId: string, key: StoredKey, signal: AbortSignal): Promise<string> {
-  const next: Change = (found) => {
+export async function deposit(
+  store: Store,
+  credentialId: string,
+  key: StoredKey,
+  standings: () => Promise<Standings>,
+  signal: AbortSignal,
+): Promise<string> {
+  const next: Change = async (found) => {
     const value = found?.value
     // A program that claims its first key there has none to go back to.
     if (value?.current === undefined) return { format: 1, credentialId, current: key }
-    const { current, previous } = value
-    if (current.keyId === key.keyId || previous?.keyId === key.keyId) return undefined
-    return { format: 1, credentialId, current: key, previous: current }
+    if (value.current.keyId === key.keyId) return undefined
+    const { dead } = await standings()
+    const previous = keysIn(value).find(({ keyId }) => keyId !== key.keyId && !dead.has(keyId))
+    return { format: 1, credentialId, current: key, ...(previous === undefined ? {} : { previous }) }
   }
   return (await change(store, next, signal)) ?? ''
 }
 
 /**
- * After a roll-back: the key before it becomes the current one again.
- * @returns false when the store has the new key and no other
+ * Where the key in use is dead, or is `goingKeyId` and the registry has another as the current one, one that lives takes its place; a dead one
+ * does not stay beside it. It writes where nothing is to be changed, too: whoever has read the store before can not write any more then.
+ * @returns false when the store has none that lives
  * @throws StoreError, StoreConflict
  */
-export async function putBack(store: Store, credentialId: string, newKeyId: string, signal: AbortSignal): Promise<boolean> {
-  let alone = false
-  const next: Change = (found) => {
+export async function settle(
+  store: Store,
+  credentialId: string,
+  goingKeyId: string,
+  standings: () => Promise<Standings>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let sound = true
+  const next: Change = async (found) => {
     const value = found?.value
-    if (value?.current === undefined || value.current.keyId !== newKeyId) return undefined
-    const { previous } = value
-    alone = previous === undefined
-    return previous === undefined ? undefined : { format: 1, credentialId, current: previous }
+    if (value?.current === undefined) return undefined
+    const { current, dead } = await standings()
+    const living = keysIn(value).filter(({ keyId }) => !dead.has(keyId))
+    const proper = living.find(({ keyId }) => keyId === current)
+    const { previous: _, ...inUse } = value
+    const stays = living.includes(inUse.current) && (inUse.current.keyId !== goingKeyId || proper === undefined)
+    const best = stays ? inUse.current : (proper ?? living[0])
+    sound = best !== undefined
+    if (best === undefined) return value
+    const previous = living.find((key) => key !== best)
+    const beside = previous === undefined ? {} : { previous }
+    return stays ? { ...inUse, credentialId, ...beside } : { format: 1, credentialId, current: best, ...beside }
   }
   await change(store, next, signal)
-  return !alone
+  return sound
 }

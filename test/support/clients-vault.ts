@@ -64,9 +64,11 @@ export function placeIn(bao: Bao) {
       if (Object.keys(others).length > 0) await bao.call(`secret/data/${path}`, { data: others })
       await store.replace(value, (await store.read())?.version)
     },
-    /** What programs see that know nothing of Keyturn. */
-    async fields(): Promise<{ data: Readonly<Record<string, string>>; version: number }> {
-      const response = await fetch(`${bao.address}/v1/secret/data/${path}`, { headers: { 'x-vault-token': bao.token } })
+    /** What programs see that know nothing of Keyturn; or have seen, of a former version. */
+    async fields(of?: number): Promise<{ data: Readonly<Record<string, string>>; version: number }> {
+      const response = await fetch(`${bao.address}/v1/secret/data/${path}${of === undefined ? '' : `?version=${of}`}`, {
+        headers: { 'x-vault-token': bao.token },
+      })
       const { data } = (await response.json()) as {
         data: { data: Record<string, string>; metadata: { version: number } }
       }

@@ -29,12 +29,17 @@ export async function deliverAtOnce(rotation: Rotation, newKey: IssuedKey): Prom
   if (why !== undefined) await giveUp(rotation, newKey, why)
 }
 
-/** After a roll-back, the client's store is to have the old key again before the new one is refused; the roll-back does not wait for it. */
-export async function takeBack(rotation: Rotation, newKey: IssuedKey): Promise<void> {
-  if (newKey.written !== true) return
+/**
+ * The client's store is to have the old key again; nothing waits for it for longer than half a minute.
+ * @param options.told whether people know already that it has not
+ * @returns whether it has
+ */
+export async function takeBack(rotation: Rotation, newKey: IssuedKey, { told = false } = {}): Promise<boolean> {
+  if (newKey.written !== true) return true
   const why = await attempt(rotation, () => storesAtOnce.takeBackKey({ ...rotation.by, keyId: newKey.keyId }))
-  if (why !== undefined)
+  if (why !== undefined && !told)
     await rotation.alert('delivery-failed', `the old key could not be put back: ${why}`.slice(0, LONGEST_REASON))
+  return why === undefined
 }
 
 /** @returns why it came to nothing */

@@ -1,3 +1,4 @@
+import { patched } from '@temporalio/workflow'
 import type { OldKey } from '../../activities/keys.ts'
 import { keys } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
@@ -19,11 +20,13 @@ export async function rollBack(rotation: Rotation): Promise<void> {
   if (newKey !== undefined) {
     // It may have been waited for long.
     if (rotation.oldKeyExpired) await rotation.goForward()
-    await takeBack(rotation, newKey)
+    const back = await takeBack(rotation, newKey)
     // A history from before keys were asked when they expire has no answer here.
     const retired: { expired?: true } | undefined = await keys.retireNewKey({ ...rotation.by, oldKeyId: oldKey.keyId, reason })
     if (retired?.expired === true) await rotation.goForward()
     rotation.newKeyRetired = true
+    // A write that this has broken off may have come after all; from here nobody writes the new key any more, and it need not stay beside the old.
+    if (newKey.written === true && patched('store-after-the-end')) await takeBack(rotation, newKey, { told: !back })
     await rotation.appliedEverywhere(newKey.keyId)
   }
   const end = `${reason}${untilWhen(oldKey)}`

@@ -1,0 +1,151 @@
+/** What a client's own Vault has while keys die: whatever happens meanwhile, its programs find one that is accepted. */
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import type { KeyDelivery, RotationId, VaultDelivery } from '@keyturn/contract'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import type { StoredCredential } from '../../client/src/store.ts'
+import { apiHouse } from '../api/support.ts'
+import { placeIn, trustKeyturn } from '../support/clients-vault.ts'
+import { eventually, type StartedRotation, type TestCredential } from '../support/house.ts'
+import { type Bao, findBao, startBao } from '../support/openbao.ts'
+import { alertsOf } from '../support/topics.ts'
+
+const PATIENCE_MS = 90_000
+vi.setConfig({ testTimeout: 4 * 60_000, hookTimeout: 10 * 60_000 })
+const bao = await findBao((what) => void process.stderr.write(`${what}\n`))
+const LONG = { overlapMs: 600_000, quietPeriodMs: 0, regretWindowMs: 0 } as const
+const office = apiHouse({})
+
+/** Something that is waited for. */
+function happening<T>() {
+  let happened = (_: T): void => undefined
+  const once = new Promise<T>((resolve) => {
+    happened = resolve
+  })
+  return { once, happened }
+}
+
+/** A Vault before which a write may be kept waiting, as in a network that is slow. */
+async function slowVault(vault: Bao) {
+  const kept: { when: 'before' | 'after'; met(): void; released: Promise<void>; answered(status: number): void }[] = []
+  const server = createServer(async (request, response) => {
+    const { method = 'GET', url = '', headers } = request
+    const body = method === 'GET' ? {} : { body: new Uint8Array(await buffer(request)) }
+    const one = method === 'POST' && url.includes('/data/') ? kept.shift() : undefined
+    const keep = async (when: 'before' | 'after') => {
+      if (one?.when !== when) return
+      one.met()
+      await one.released
+    }
+    try {
+      await keep('before')
+      const { 'x-vault-token': token = '', 'content-type': type = 'application/json' } = headers
+      const sent = { 'x-vault-token': String(token), 'content-type': type }
+      const answer = await fetch(`${vault.address}${url}`, { method, headers: sent, ...body })
+      const text = await answer.text()
+      one?.answered(answer.status)
+      await keep('after')
+      response.writeHead(answer.status, { 'content-type': 'application/json' }).end(text)
+    } catch {
+      response.destroy()
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return {
+    address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    /** The next write waits before it comes to the Vault; or its answer, after it has. `release` lets it go on. */
+    keepNextWrite(when: 'before' | 'after') {
+      const [met, released, answered] = [happening<void>(), happening<void>(), happening<number>()]
+      kept.push({ when, met: met.happened, released: released.once, answered: answered.happened })
+      const release = (): Promise<number> => {
+        released.happened()
+        return answered.once
+      }
+      return { met: met.once, release }
+    },
+  }
+}
+
+const holding = ({ credentialId, keyId, token }: TestCredential): StoredCredential => ({
+  format: 1,
+  credentialId,
+  current: { keyId, kind: 'bearer', token },
+})
+
+describe.skipIf(bao === undefined)('a Vault of the client', () => {
+  let vault: Bao
+  beforeAll(async () => {
+    vault = await startBao(bao ?? '')
+    await trustKeyturn(vault, { api: office.client.url, issuer: office.house.config.publicUrl })
+  })
+  afterAll(() => vault?.stop())
+
+  /** A rotation whose new key is to be written behind `address`. */
+  async function rotating(address?: string) {
+    const place = placeIn(vault)
+    const delivery: VaultDelivery & KeyDelivery =
+      address === undefined ? place.delivery : { ...place.delivery, address, audience: vault.address }
+    const credential = await office.house.credential(['read:prices'], 'prod', [], { delivery })
+    await place.allow(credential.credentialId)
+    await place.fill(holding(credential))
+    const rotation = await office.house.rotate(credential.credentialId, LONG)
+    /** What a program finds that knows nothing of Keyturn, and whether it would be accepted. */
+    const found = async () => {
+      const { token = '', keyId } = (await place.fields()).data
+      return { keyId, accepted: office.house.verdicts(token).every((yes) => yes) }
+    }
+    return { ...credential, ...rotation, place, found }
+  }
+  const written = async (address?: string) => {
+    const rotation = await rotating(address)
+    await office.house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
+    return { ...rotation, newKeyId: (await newKeyOf(rotation)) ?? expect.fail('there is no new key') }
+  }
+  const newKeyOf = async ({ rotationId }: { rotationId: RotationId }) => (await office.house.rotation(rotationId)).newKeyId
+  const failuresOf = async ({ credentialId }: TestCredential) =>
+    (await alertsOf(office.house.config.topics, credentialId)).filter(({ kind }) => kind === 'delivery-failed')
+  const rolledBack = async (rotation: StartedRotation) => {
+    await office.house.order(rotation, 'rollBack')
+    expect(await rotation.handle.result()).toBe('rolled-back')
+  }
+
+  test('G1: the new key leaks: the old one is in use again until another new one is; and after a roll-back of that', async () => {
+    const rotation = await written()
+    const { place, keyId, newKeyId } = rotation
+    const { token } = (await place.fields()).data
+    await office.client.post('/v1/leaks', { source: 'test', token })
+    const another = await eventually(
+      async () => {
+        const { newKeyId: now, stage } = await office.house.rotation(rotation.rotationId)
+        return now !== undefined && now !== newKeyId && stage === 'monitoring' ? now : undefined
+      },
+      'another new key',
+      PATIENCE_MS,
+    )
+    const { version } = await place.fields()
+    const inUse = await Promise.all(Array.from({ length: version }, async (_, i) => (await place.fields(i + 1)).data['keyId']))
+    expect(inUse).toEqual([keyId, newKeyId, keyId, another])
+    expect((await place.store.read())?.value).toMatchObject({ current: { keyId: another }, previous: { keyId } })
+    await rolledBack(rotation)
+    expect((await place.store.read())?.value).toEqual(holding(rotation))
+    expect(await failuresOf(rotation)).toEqual([])
+  })
+
+  test('a write that a roll-back has broken off comes to nothing, however late it comes', async () => {
+    const slow = await slowVault(vault)
+    const write = slow.keepNextWrite('before')
+    const rotation = await rotating(slow.address)
+    await write.met
+    await rolledBack(rotation)
+    // Check-and-set.
+    expect(await write.release()).toBe(400)
+    expect((await rotation.place.store.read())?.value).toEqual(holding(rotation))
+    expect(await rotation.found()).toEqual({ keyId: rotation.keyId, accepted: true })
+  })
+})
