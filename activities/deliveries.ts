@@ -5,7 +5,7 @@
 import { identityOf, type KeyId, type StoreDelivery } from '@keyturn/contract'
 import { ApplicationFailure, cancellationSignal } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
-import { giveUpWriting, noteWritten, readStandings, readWriting, type Writing } from '../registry/deliveries.ts'
+import { beginWriting, giveUpWriting, noteWritten, readStandings, readWriting, type Writing } from '../registry/deliveries.ts'
 import { isStored, placeText } from '../registry/delivery-rows.ts'
 import type { Sealer } from '../registry/sealing.ts'
 import type { Outbound } from './channels/outbound.ts'
@@ -58,8 +58,10 @@ export function createDeliveryActivities({ db, sealer, outbound, publicUrl }: De
     if (writing?.secret === undefined || !isStored(writing.delivery) || writing.kind === 'ed25519') return
     const { delivery, credentialId, kind, version, secret: token } = writing
     const standings = () => readStandings(db, credentialId)
+    const ask = async () => ((await beginWriting(db, keyId, delivery)) ? standings() : undefined)
     await inStore(delivery, writing, async (store, signal) => {
-      const at = await deposit(store, credentialId, { keyId, version, kind, token }, standings, signal)
+      const at = await deposit(store, credentialId, { keyId, version, kind, token }, ask, signal)
+      if (at === undefined) return
       const noted = { keyId, rotationId, delivery, version: at, identity: identityOf(credentialId), at: new Date() }
       // Rolled back, or killed, while it was being written.
       if ((await noteWritten(db, noted)) === 'destroyed') await settle(store, credentialId, keyId, standings, signal)
@@ -69,14 +71,25 @@ export function createDeliveryActivities({ db, sealer, outbound, publicUrl }: De
   /** The key could not be written, and its client can not wait: it is to be claimed. @returns whether it was waiting to be written */
   const giveUpDelivery = async (input: By & { keyId: KeyId; why: string }): Promise<boolean> => giveUpWriting(db, dated(input))
 
-  /** A new key is going, or gone: the store is to have one that lives, as the registry has it. */
+  /** A new key is going, or gone: wherever it may have been written, the store is to have one that lives, as the registry has it. */
   const takeBackKey = async ({ keyId }: By & { keyId: KeyId }): Promise<void> => {
     const writing = await readWriting(db, keyId, sealer)
-    if (writing?.written === undefined || !isStored(writing.delivery)) return
-    const { delivery, credentialId } = writing
+    if (writing === undefined) return
+    const { credentialId, places, lostPlace } = writing
     const standings = () => readStandings(db, credentialId)
-    const sound = await inStore(delivery, writing, (store, signal) => settle(store, credentialId, keyId, standings, signal))
-    if (!sound) throw ApplicationFailure.nonRetryable(`${placeText(delivery)}: it has no key that is accepted`, REFUSED)
+    const settleAt = async (place: StoreDelivery): Promise<void> => {
+      const sound = await inStore(place, writing, (store, signal) => settle(store, credentialId, keyId, standings, signal))
+      if (!sound) throw ApplicationFailure.nonRetryable(`${placeText(place)}: it has no key that is accepted`, REFUSED)
+    }
+    const failures = (await Promise.allSettled(places.map(settleAt))).flatMap((end) =>
+      end.status === 'rejected' ? [end.reason] : [],
+    )
+    // One that another try may overcome goes first.
+    const failure: unknown =
+      failures.find((reason) => !(reason instanceof ApplicationFailure && reason.nonRetryable)) ?? failures[0]
+    if (failure !== undefined) throw failure
+    if (lostPlace !== undefined)
+      throw ApplicationFailure.nonRetryable(`${lostPlace}: it was written there, and the delivery is another now`, REFUSED)
   }
 
   return { deliverKey, giveUpDelivery, takeBackKey }

@@ -60,7 +60,12 @@ export interface Writing {
   readonly clientId: ClientId
   readonly kind: KeyKind
   readonly version: number
+  /** Where it is to be written, if it is. */
   readonly delivery: KeyDelivery
+  /** Where it was written, or may have been. */
+  readonly places: readonly StoreDelivery[]
+  /** Where it was written when places were not kept yet, and `delivery` is another by now. */
+  readonly lostPlace: string | undefined
   readonly state: ClaimState
   readonly written: DeliveryState | undefined
   readonly secret: string | undefined
@@ -72,6 +77,8 @@ interface SqlWriting {
   kind: KeyKind
   version: number
   delivery: KeyDelivery | null
+  places: StoreDelivery[] | null
+  claimed_from: string | null
   state: ClaimState
   written: DeliveryState | null
   kek_id: string
@@ -82,7 +89,8 @@ interface SqlWriting {
 /** Indexes keys_pkey, claims_by_key. */
 export async function readWriting(db: Database, keyId: KeyId, sealer: Sealer): Promise<Writing | undefined> {
   const [row] = await db.query<SqlWriting>(
-    `select k.credential_id, c.client_id, c.kind, k.version, c.delivery, m.state, m.delivery as written, m.kek_id, m.nonce, m.ciphertext
+    `select k.credential_id, c.client_id, c.kind, k.version, c.delivery, m.places, m.claimed_from, m.state,
+       m.delivery as written, m.kek_id, m.nonce, m.ciphertext
      from keys k join credentials c using (credential_id) join claims m using (key_id) where k.key_id = $1`,
     [keyId],
   )
@@ -96,10 +104,37 @@ export async function readWriting(db: Database, keyId: KeyId, sealer: Sealer): P
     kind,
     version,
     delivery: delivery ?? CLAIM,
+    ...placesOf(row),
     state,
     written: written ?? undefined,
     secret,
   }
+}
+
+function placesOf({ places, written, delivery, claimed_from: to }: SqlWriting): Pick<Writing, 'places' | 'lostPlace'> {
+  if (places !== null || written !== 'done') return { places: places ?? [], lostPlace: undefined }
+  if (isStored(delivery) && placeText(delivery) === to) return { places: [delivery], lostPlace: undefined }
+  return { places: [], lostPlace: to ?? '' }
+}
+
+/**
+ * Notes where a key is about to be written, between reading the store and writing to it: what has read it before the registry changed its mind can
+ * not write any more once the store is settled, for it has a new version then; and what reads it later is stopped here.
+ * Index claims_by_key; primary keys.
+ * @returns false when it is not to be written any more
+ */
+export async function beginWriting(db: Database, keyId: KeyId, place: StoreDelivery): Promise<boolean> {
+  const begun = await db.query(
+    `update claims m set places = case
+       when exists (select from jsonb_array_elements(m.places) known where known = $2::jsonb) then m.places
+       else coalesce(m.places, '[]') || jsonb_build_array($2::jsonb) end
+     from keys k join rotations r on r.rotation_id = k.rotation_id
+     where m.key_id = $1 and k.key_id = m.key_id and m.state = 'open' and m.delivery = 'due'
+       and r.ended_at is null and r.stage <> 'rolling-back'
+     returning m.claim_id`,
+    [keyId, JSON.stringify(place)],
+  )
+  return begun.length > 0
 }
 
 /** Of a credential's keys, as a store that may hold some of them is to go by. */

@@ -29,25 +29,31 @@ const keysIn = ({ current, previous }: StoredCredential): readonly StoredKey[] =
 
 /**
  * The new key becomes the current one, and a key that still lives the one before it.
+ * @param ask whether it is still to be written, and if so how the others stand
+ * @returns the version of the store that has it, unless it is not to be written any more
  * @throws StoreError, StoreConflict
  */
 export async function deposit(
   store: Store,
   credentialId: string,
   key: StoredKey,
-  standings: () => Promise<Standings>,
+  ask: () => Promise<Standings | undefined>,
   signal: AbortSignal,
-): Promise<string> {
+): Promise<string | undefined> {
+  let wanted = true
   const next: Change = async (found) => {
     const value = found?.value
+    const standings = await ask()
+    wanted = standings !== undefined
+    if (standings === undefined) return undefined
     // A program that claims its first key there has none to go back to.
     if (value?.current === undefined) return { format: 1, credentialId, current: key }
     if (value.current.keyId === key.keyId) return undefined
-    const { dead } = await standings()
-    const previous = keysIn(value).find(({ keyId }) => keyId !== key.keyId && !dead.has(keyId))
+    const previous = keysIn(value).find(({ keyId }) => keyId !== key.keyId && !standings.dead.has(keyId))
     return { format: 1, credentialId, current: key, ...(previous === undefined ? {} : { previous }) }
   }
-  return (await change(store, next, signal)) ?? ''
+  const version = await change(store, next, signal)
+  return wanted ? (version ?? '') : undefined
 }
 
 /**

@@ -249,6 +249,9 @@ describe.skipIf(bao === undefined)('into a Vault of the client', () => {
     expect((await atStage(rotation, 'held')).heldFor).toBe('undelivered')
     expect(await place.store.read()).toBeUndefined()
     await end(rotation)
+    // Nothing was begun there, so there is nothing to be taken back.
+    const alerts = await alertsOf(office.house.config.topics, client.credentialId)
+    expect(alerts.map(({ kind }) => kind)).not.toContain('delivery-failed')
   })
 
   test('while it is held, the delivery may be changed to a claim, which the client is then told of', async () => {
@@ -370,6 +373,22 @@ describe.skipIf(bao === undefined)('into a Vault of the client', () => {
       await run({ fetch: late })
       expect((await place.store.read())?.value.current).toEqual(holding(client).current)
       expect(await auditOf(rotation)).toEqual([])
+    })
+
+    test('cut off until the roll-back is over, it reads the store and writes nothing any more', async () => {
+      const { place, client, rotation, run } = await waiting()
+      const dying = { ...office.house.db, tx: () => Promise.reject(new Error('killed')) } as unknown as Database
+      const { query } = office.house.db
+      let cutOff = true
+      const late: Outbound['fetch'] = async (input, init) => {
+        if (typeof input === 'string' && input.includes('/data/') && cutOff) {
+          cutOff = false
+          await end(rotation)
+        }
+        return outboundFetch(input, init)
+      }
+      await run({ fetch: late, db: { ...dying, query: query.bind(office.house.db) } as Database })
+      expect((await place.store.read())?.value.current).toEqual(holding(client).current)
     })
 
     test('a sealed Vault, one that answers with what it was sent, one that sends elsewhere: what is said holds nothing of the key', async () => {

@@ -148,4 +148,55 @@ describe.skipIf(bao === undefined)('a Vault of the client', () => {
     expect((await rotation.place.store.read())?.value).toEqual(holding(rotation))
     expect(await rotation.found()).toEqual({ keyId: rotation.keyId, accepted: true })
   })
+
+  const change = async ({ credentialId }: TestCredential, delivery: KeyDelivery) => {
+    const { status } = await office.client.request('PATCH', `/v1/credentials/${credentialId}`, { body: { delivery } })
+    expect(status).toBe(200)
+  }
+
+  test.each<[string, (mine: VaultDelivery) => KeyDelivery]>([
+    ['another path', (mine) => ({ ...mine, path: `${mine.path}/moved` })],
+    ['a claim', () => ({ method: 'claim' })],
+  ])('a key is taken back where it was written, though the delivery is %s by now', async (_, to) => {
+    const rotation = await written()
+    await change(rotation, to(rotation.place.delivery))
+    await rolledBack(rotation)
+    expect((await rotation.place.store.read())?.value).toEqual(holding(rotation))
+    expect(await failuresOf(rotation)).toEqual([])
+  })
+
+  test('people hear of it where it is not known how to write there any more', async () => {
+    const rotation = await written()
+    const { path } = rotation.place.delivery
+    // As one that was written before that was kept.
+    await office.house.db.query('update claims set places = null where key_id = $1', [rotation.newKeyId])
+    await change(rotation, { ...rotation.place.delivery, path: `${path}/moved` })
+    await rolledBack(rotation)
+    const [failure, ...more] = await failuresOf(rotation)
+    expect(failure?.detail).toBe(
+      `the old key could not be put back: vault ${new URL(vault.address).host} secret/${path}: it was written there, and the delivery is another now`,
+    )
+    expect(more).toEqual([])
+  })
+
+  test('one that was written before places were kept is taken back where the delivery is the same', async () => {
+    const rotation = await written()
+    await office.house.db.query('update claims set places = null where key_id = $1', [rotation.newKeyId])
+    await rolledBack(rotation)
+    expect((await rotation.place.store.read())?.value).toEqual(holding(rotation))
+  })
+
+  test('people hear of it, once, where the store has no key that is accepted', async () => {
+    const rotation = await written()
+    const { place } = rotation
+    const { value: { previous: _, ...alone } = expect.fail('nothing is stored'), version } = ((await place.store.read()) ??
+      {}) as {
+      value?: StoredCredential
+      version?: string
+    }
+    await place.store.replace(alone, version)
+    await rolledBack(rotation)
+    const failures = await failuresOf(rotation)
+    expect(failures.map(({ detail }) => detail)).toEqual([expect.stringContaining('it has no key that is accepted')])
+  })
 })

@@ -10,7 +10,14 @@ import { getClient } from '../../registry/clients.ts'
 import { listCredentials } from '../../registry/credential-list.ts'
 import { getCredential } from '../../registry/credentials.ts'
 import { type Database, openDatabase } from '../../registry/database.ts'
-import { changeDelivery, giveUpWriting, noteWritten, readWriting } from '../../registry/deliveries.ts'
+import {
+  beginWriting,
+  changeDelivery,
+  giveUpWriting,
+  noteWritten,
+  readStandings,
+  readWriting,
+} from '../../registry/deliveries.ts'
 import { answerFallback, confirmedOverFallback, endOfKey, rolloverOverFallback } from '../../registry/fallback.ts'
 import { compromiseKey, deactivateKey, getKey, keysOfCredential, reinstateKey, retireNewKey } from '../../registry/keys.ts'
 import { recordLeaks } from '../../registry/leak-intake.ts'
@@ -235,6 +242,8 @@ test(`with ${KEYS} keys every statement goes by an index`, { timeout: FILL_TIMEO
     const delivery = { method: 'vault', address: 'https://vault.example', mount: 'a', path: 'b', role: 'c' } as const
     await changeDelivery(db, { credentialId: rotation.credentialId, delivery, at: at(0), actor: 'test' })
     await readWriting(db, newKeyId, sealer)
+    await beginWriting(db, newKeyId, delivery)
+    await readStandings(db, rotation.credentialId)
     await noteWritten(db, { keyId: newKeyId, rotationId: by.rotationId, delivery, version: '1', identity: 'x', at: at(0) })
     await giveUpWriting(db, { ...by, keyId: newKeyId, why: 'test' })
     await changeDelivery(db, { credentialId: rotation.credentialId, delivery: { method: 'claim' }, at: at(0), actor: 'test' })

@@ -89,5 +89,5 @@ test('G1: however keys die and come, a store that has one that lives has it in u
       if (what === 'settle') expect(lives(inUse)).toBe(true)
     }
   })
-  await fc.assert(run)
+  await fc.assert(run, { numRuns: 1_000 })
 })
