@@ -3,8 +3,7 @@
  * sent, so that each of its connections gets one try a second. Nothing else happens to it: a right key is accepted at once from
  * wherever it comes, because behind a NAT, or a proxy that we were not told of, everybody has one address.
  */
-import { networkOf } from '@keyturn/contract'
-import { cleanAddress } from './sources.ts'
+import { callerNetwork } from './sources.ts'
 
 export interface BadTokensOptions {
   /** How many an address may show in a second, in the long run. 0: no limit. */
@@ -51,7 +50,7 @@ export class BadTokens {
     const { perSecond, clock, mostAddresses = 10_000, mostHeld = 10_000 } = this.#options
     if (perSecond === 0) return 0
     const now = clock()
-    const name = networkOf(cleanAddress(address) ?? 'unknown')
+    const name = callerNetwork(address)
     const bucket = this.#buckets.get(name) ?? { left: perSecond * BURST, at: now }
     bucket.left = Math.min(perSecond * BURST, bucket.left + (Math.max(0, now - bucket.at) * perSecond) / 1_000)
     bucket.at = now

@@ -6,6 +6,10 @@ export interface BodyLimits {
   readonly most: number
   /** For how long one may take to arrive. */
   readonly withinMs: number
+  /** It is not waited for any more. */
+  readonly stop?: AbortSignal
+  /** So many more bytes of it are held. */
+  readonly arrived?: (bytes: number) => void
 }
 /** `incomplete`: it broke off, or was not what its head said. */
 export type BodyFlaw = 'too-large' | 'too-slow' | 'incomplete'
@@ -13,6 +17,8 @@ export type BodyFlaw = 'too-large' | 'too-slow' | 'incomplete'
 export interface RequestBody {
   /** There is one, although the head of the request may not say so (HTTP/2). */
   readonly announced?: boolean
+  /** `read` says what has arrived, and lets go of it when it is stopped. Of others, all that is announced counts as held from the start. */
+  readonly tellsArrival?: boolean
   /** Reads all of it; whoever handles the request can read it again. Asked for once at most. */
   read(limits: BodyLimits): Promise<Buffer | BodyFlaw>
 }
@@ -25,6 +31,7 @@ export function announcesBody(headers: Readonly<Record<string, unknown>>): boole
 
 /** The body of one of Node's requests. It is put back into the stream before the stream ends, so that the next reader finds it untouched. */
 export class StreamedBody implements RequestBody {
+  readonly tellsArrival = true
   readonly #request: IncomingMessage
   readonly #onRead: (() => void) | undefined
 
@@ -43,12 +50,16 @@ export class StreamedBody implements RequestBody {
   }
 }
 
-function peek(request: IncomingMessage, length: number | undefined, { most, withinMs }: BodyLimits): Promise<Buffer | BodyFlaw> {
+function peek(request: IncomingMessage, length: number | undefined, limits: BodyLimits): Promise<Buffer | BodyFlaw> {
+  const { most, withinMs, stop, arrived } = limits
   return new Promise((resolve) => {
     const chunks: Buffer[] = []
     let size = 0
+    let settled = false
     const settle = (found: Buffer | BodyFlaw): void => {
+      settled = true
       clearTimeout(timer)
+      stop?.removeEventListener('abort', brokeOff)
       request.off('readable', look).off('close', brokeOff).off('error', brokeOff)
       // In this turn, in which all was read: the stream would end in the next.
       if (typeof found === 'object' && found.length > 0) request.unshift(found)
@@ -58,17 +69,20 @@ function peek(request: IncomingMessage, length: number | undefined, { most, with
     const isWhole = (): boolean => request.complete || size === length
     const look = (): void => {
       // Only what is there: reading at the end of an empty body would end the stream, and its next reader would wait for ever.
-      while (request.readableLength > 0 && size <= most) {
+      while (request.readableLength > 0 && size <= most && !settled) {
         const chunk = request.read() as Buffer
         chunks.push(chunk)
         size += chunk.length
+        arrived?.(chunk.length)
       }
+      if (settled) return
       if (size > most) settle('too-large')
       else if (isWhole()) settle(Buffer.concat(chunks, size))
     }
     const timer = setTimeout(() => settle('too-slow'), withinMs)
-    if (request.destroyed) return brokeOff()
+    if (request.destroyed || stop?.aborted === true) return brokeOff()
     if (request.complete && request.readableLength === 0) return settle(Buffer.alloc(0))
+    stop?.addEventListener('abort', brokeOff)
     request.on('readable', look).on('close', brokeOff).on('error', brokeOff)
   })
 }

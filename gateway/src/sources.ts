@@ -1,6 +1,6 @@
 /** Where requests come from, fit to be shown to people: no control characters, nothing long, nothing that looks like a key. */
 import { isIP } from 'node:net'
-import { scannerExpression } from '@keyturn/contract'
+import { networkOf, scannerExpression } from '@keyturn/contract'
 
 export const MAX_USER_AGENT = 200
 /** Longer ones are cut before they are looked at; what counts is in the first 200 characters anyway. */
@@ -39,3 +39,6 @@ export function cleanAddress(address: string | undefined): string | undefined {
   const bare = address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
   return isIP(bare) === 0 || bare.length > 64 ? undefined : bare
 }
+
+/** Whose an address is, for what is counted or bounded by it: all that have none are one. */
+export const callerNetwork = (address: string | undefined): string => networkOf(cleanAddress(address) ?? 'unknown')

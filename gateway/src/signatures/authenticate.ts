@@ -11,7 +11,9 @@ import { forbids } from '../permissions.ts'
 import { createOriginOf } from '../public-address.ts'
 import { isTimely, type ReplayGuard } from '../replay/guard.ts'
 import type { RequestInfo } from '../request-info.ts'
+import { callerNetwork } from '../sources.ts'
 import { type Decision, judge } from '../verify.ts'
+import { BodyRoom } from './body-room.ts'
 import { fits } from './content-digest.ts'
 import { Flaw } from './flaw.ts'
 import { readMessageSignature } from './message-signature.ts'
@@ -37,8 +39,10 @@ export type AuthenticateSigned = (request: RequestInfo, way: Way, scopes: readon
 const NOTHING = Buffer.alloc(0)
 /** A request with one of them has no body that anybody reads. */
 const WITHOUT_BODY = ['GET', 'HEAD', 'OPTIONS']
-/** Bodies that are held at one time, in bytes. */
+/** Bodies that are held at one time, in bytes: those whose signature is known to be right, and as much again of others. */
 const MOST_HELD = 64 * 1_048_576
+/** Of one key or, where it is not known to be right, of one address. */
+const MOST_HELD_EACH = MOST_HELD / 4
 
 const refusal = (code: ProblemCode, detail?: string): Refused => ({
   accepted: false,
@@ -59,7 +63,10 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
   const { bodyLimit, bodyTimeoutMs, unseenBodies } = settings
   const answers = createAnswers(options)
   const originOf = createOriginOf(settings.publicUrls)
-  let held = 0
+  const createRoom = (): BodyRoom =>
+    new BodyRoom({ most: Math.max(MOST_HELD, bodyLimit), mostEach: Math.max(MOST_HELD_EACH, bodyLimit), clock })
+  // Apart, so that callers who can not sign take nothing from those who can.
+  const [roomOfSigned, roomOfUnproved] = [createRoom(), createRoom()]
 
   const flawed = (refused: Refused): Refused => {
     onOutcome('malformed')
@@ -70,26 +77,25 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
     onOutcome('undecided')
     return answers.undecided
   }
-  const badBody = (flaw: BodyFlaw): Refused => {
+  /** What is left of the body is of no use to anyone. */
+  const closing = (refused: Refused): Refused => ({
+    ...refused,
+    responseHeaders: { ...refused.responseHeaders, connection: 'close' },
+  })
+  const badBody = (flaw: BodyFlaw | 'no-room'): Refused => {
+    if (flaw === 'no-room') return closing(undecided())
     const { problem: document } = {
       'too-large': refusal('too-large', `A signed body has at most ${bodyLimit} bytes here.`),
       'too-slow': refusal('body-too-slow'),
       incomplete: refusal('invalid-request', 'The body broke off.'),
     }[flaw]
-    // What is left of it is of no use to anyone.
-    return flawed({ accepted: false, problem: document, responseHeaders: { connection: 'close' } })
+    return flawed(closing({ accepted: false, problem: document, responseHeaders: {} }))
   }
-  const readBody = async ({ headers, body }: RequestInfo): Promise<Buffer | BodyFlaw | 'no-room'> => {
+  const readBody = ({ headers, body }: RequestInfo, room: BodyRoom, owner: string) => {
     if (body === undefined || body === 'unseen') return NOTHING
     const told = Number(headers['content-length'])
-    const room = Number.isNaN(told) ? bodyLimit : Math.min(told, bodyLimit)
-    if (held + room > MOST_HELD) return 'no-room'
-    held += room
-    try {
-      return await body.read({ most: bodyLimit, withinMs: bodyTimeoutMs })
-    } finally {
-      held -= room
-    }
+    const announced = Number.isNaN(told) ? bodyLimit : Math.min(told, bodyLimit)
+    return room.read(owner, body, announced, { most: bodyLimit, withinMs: bodyTimeoutMs })
   }
   const outcomeOf = (key: KeyEntry | undefined, now: number): Decision['outcome'] => {
     const state = freshness(now)
@@ -130,15 +136,14 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
     if (freshness(clock()) === 'loading') return undecided()
 
     let content: Buffer | undefined
-    const look = async (): Promise<Refused | undefined> => {
-      const found = hasBody ? await readBody(request) : NOTHING
-      if (found === 'no-room') return undecided()
+    const look = async (room: BodyRoom, owner: string): Promise<Refused | undefined> => {
+      const found = hasBody ? await readBody(request, room, owner) : NOTHING
       if (typeof found === 'string') return badBody(found)
       content = found
       return undefined
     }
     if (typeof base === 'function') {
-      const refused = await look()
+      const refused = await look(roomOfUnproved, callerNetwork(request.address))
       if (refused !== undefined) return refused
     }
     const checked = keys.check(keyId, kind, typeof base === 'function' ? base(content ?? NOTHING) : base, signature)
@@ -157,7 +162,7 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
     const first = outcomeOf(known, now)
     if (known === undefined || first !== 'accepted') return end(request, known, first)
     if (digests !== undefined && !unseen) {
-      const refused = await look()
+      const refused = await look(roomOfSigned, keyId)
       if (refused !== undefined) return refused
       if (!fits(digests, content ?? NOTHING))
         return flawed(refusal('digest-mismatch', 'The body does not fit its Content-Digest.'))

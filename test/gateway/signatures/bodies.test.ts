@@ -1,5 +1,5 @@
 /** Bodies of signed requests over real connections: whole for the handler, and held for nobody who is slow or breaks off. */
-import { createServer, type RequestListener } from 'node:http'
+import { createServer, type RequestListener, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { buffer, text } from 'node:stream/consumers'
 import { createAdaptorServer } from '@hono/node-server'
@@ -185,4 +185,48 @@ test('the reverse proxy tells a client that asked whether to send its body, and 
   expect(answer).toContain('got 5000')
   const refused = await raw(url, [head(url, { ...fields, signature: 'sig=:AAAA:' }), 100])
   expect(refused).toMatch(/^HTTP\/1.1 401/)
+})
+
+/** With a body that never ends, all of one address. */
+async function holdOpen(url: URL, count: number, part: Buffer, localAddress: string): Promise<() => number> {
+  let answered = 0
+  for (let i = 0; i < count; i++) {
+    const socket = connect({ port: Number(url.port), host: '127.0.0.1', localAddress })
+    onTestFinished(() => void socket.destroy())
+    socket.on('error', () => undefined).once('data', () => (answered += 1))
+    const signature = { 'x-timestamp': String(Date.now()), 'x-nonce': `made-up-${i}`, 'x-signature': 'ab'.repeat(32) }
+    socket.write(head(url, { 'x-key-id': key.record.keyId, ...signature, 'content-length': '1048576' }))
+    socket.write(part)
+  }
+  return () => answered
+}
+const postFrom = (url: URL, localAddress: string, headers: Record<string, string>, body: Buffer): Promise<number | undefined> =>
+  new Promise((resolve, reject) => {
+    const outgoing = request(url, { method: 'POST', headers, localAddress, agent: false }, (response) => {
+      response.resume()
+      resolve(response.statusCode)
+    })
+    outgoing.on('error', reject).end(body)
+  })
+
+test.each([
+  ['a byte of each has come', 64, Buffer.alloc(1)],
+  ['nearly all of each has come', 66, Buffer.alloc(1_048_575)],
+])('bodies that nobody has signed, of one address, keep out nobody: %s', async (_, count, part) => {
+  const one = gatewayOf()
+  let asked = 0
+  const authenticate: typeof one.authenticate = (...given) => {
+    asked += 1
+    return one.authenticate(...given)
+  }
+  const url = await serve(forNode({ gateway: { ...one.gateway, authenticate } }, (_, response) => response.end('in')))
+  const answered = await holdOpen(url, count, part, '127.0.0.1')
+  await expect.poll(() => asked, { timeout: 20_000 }).toBe(count)
+  // What is over the part of one address is sent away: the room of all is never full.
+  if (part.length > 1) await expect.poll(answered, { timeout: 20_000 }).toBeGreaterThanOrEqual(count - 17)
+  const body = Buffer.alloc(100_000, 'x')
+  const post = { method: 'POST', url, body }
+  const length = { 'content-length': String(body.length) }
+  expect(await postFrom(url, '127.0.0.1', { ...(await signMessage(key, post)), ...length }, body)).toBe(200)
+  expect(await postFrom(url, '127.0.0.2', { ...signPlain(key, post), ...length }, body)).toBe(200)
 })
