@@ -86,6 +86,10 @@ export const VARIABLES = Type.Object({
     'how long a client may take for the head of a request; its body comes at 100 bytes a second at least, over this time',
     '30s',
   ),
+  KEYTURN_GATEWAY_DRAIN_NOTICE: duration(
+    'how long it goes on taking requests after SIGTERM while /readyz says 503 already, so that load balancers see it first; 0s: not at all',
+    '1s',
+  ),
   KEYTURN_GATEWAY_ENVIRONMENT: Type.String({
     pattern: `^${ONE_ENVIRONMENT}(,${ONE_ENVIRONMENT})*$`,
     default: 'prod',
@@ -209,6 +213,7 @@ export interface GatewayConfig {
   readonly badTokensPerSecond: number
   readonly upstreamTimeoutMs: number
   readonly clientTimeoutMs: number
+  readonly drainNoticeMs: number
   readonly environments: readonly Environment[]
   readonly scopes: readonly string[]
   readonly routes: readonly Route[]
@@ -411,6 +416,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     badTokensPerSecond: Number(read.KEYTURN_GATEWAY_BAD_TOKENS),
     upstreamTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_UPSTREAM_TIMEOUT),
     clientTimeoutMs: parseDuration(read.KEYTURN_GATEWAY_CLIENT_TIMEOUT),
+    drainNoticeMs: parseDuration(read.KEYTURN_GATEWAY_DRAIN_NOTICE),
     environments: list(read.KEYTURN_GATEWAY_ENVIRONMENT) as Environment[],
     scopes: list(read.KEYTURN_GATEWAY_SCOPES),
     routes: readRoutes(read),

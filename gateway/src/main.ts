@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The gateway process: `keyturn-gateway` or, to be asked by another proxy, `keyturn-gateway auth`. SIGTERM or SIGINT drains it and ends it within ten seconds; a second one ends it at once. */
+/** The gateway process: `keyturn-gateway` or, to be asked by another proxy, `keyturn-gateway auth`. SIGTERM or SIGINT drains it and ends it within ten seconds, or later by as much as it is set to go on taking requests for longer; a second one ends it at once. */
 import { TransitError, withUnwrappedKeks } from '@keyturn/contract'
 import { collectDefaultMetrics } from 'prom-client'
 import { ConfigError, type GatewayConfig, gatewayOptionsOf, loadConfig } from './config.ts'
@@ -10,6 +10,7 @@ import { createProxy } from './proxy.ts'
 import { startServer } from './server.ts'
 import type { Tracer } from './tracing.ts'
 
+// With the second before, in which it still takes requests: ten seconds at most.
 const DRAIN_MS = 4_000
 const GOODBYE_MS = 4_500
 
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
     clientTimeoutMs: clientMs,
     listen,
     opsListen,
+    drainNoticeMs,
   } = config
   const proxy =
     upstream === undefined
@@ -60,7 +62,7 @@ async function main(): Promise<void> {
     if (stopping) process.exit(1)
     stopping = true
     log.info({ signal }, 'gateway drains')
-    if (!(await server.drain(DRAIN_MS))) log.warn('some requests were not finished in time')
+    if (!(await server.drain(DRAIN_MS, drainNoticeMs))) log.warn('some requests were not finished in time')
     await gateway.stop(GOODBYE_MS)
     await server.close()
     process.exit(0)

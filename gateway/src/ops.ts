@@ -16,8 +16,14 @@ function sendJson(response: ServerResponse, status: number, body: unknown): void
 /**
  * `/healthz`: 200 while the process lives. `/readyz`: 200 once all keys are loaded, also when they have become stale since
  * (the body says so: taking every stale gateway away would take the API down with Kafka); 503 before that and while stopping.
+ * @param draining it takes no more requests, or soon will not
  */
-export async function answerOps(gateway: Gateway, request: IncomingMessage, response: ServerResponse): Promise<void> {
+export async function answerOps(
+  gateway: Pick<Gateway, 'status' | 'metrics'>,
+  draining: boolean,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   request.resume()
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.writeHead(405, { allow: 'GET, HEAD' }).end()
@@ -27,7 +33,8 @@ export async function answerOps(gateway: Gateway, request: IncomingMessage, resp
     case '/healthz':
       return sendJson(response, 200, { status: 'ok' })
     case '/readyz': {
-      const { ready, freshness, freshAsOf, keys, lag } = gateway.status()
+      const { freshness, freshAsOf, keys, lag, ...status } = gateway.status()
+      const ready = status.ready && !draining
       return sendJson(response, ready ? 200 : 503, { ready, freshness, freshAsOf, keys, lag })
     }
     case '/metrics': {

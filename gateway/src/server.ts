@@ -46,11 +46,12 @@ export interface GatewayServer {
   readonly url: string
   readonly opsUrl: string
   /**
-   * Takes no more requests and waits for those under way.
+   * Says on `/readyz` that it is not ready any more, then takes no more requests and waits for those under way.
    * @param patienceMs after that they are cut off
+   * @param noticeMs so long it goes on taking requests, so that load balancers see first that it is not ready; 0
    * @returns whether all of them were finished
    */
-  drain(patienceMs: number): Promise<boolean>
+  drain(patienceMs: number, noticeMs?: number): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -100,7 +101,7 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
         else sendProblem(response, problem('internal-error'), { connection: 'close' })
       })
     }
-  const ops = guard((request, response) => answerOps(gateway, request, response))
+  const ops = guard((request, response) => answerOps(gateway, draining, request, response))
   const answers = new WeakMap<Duplex, ServerResponse>()
   const pass = guard((request, response) => {
     answers.set(request.socket, response)
@@ -147,8 +148,9 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
     }
   }
 
-  const drain = async (patienceMs: number): Promise<boolean> => {
+  const drain = async (patienceMs: number, noticeMs = 0): Promise<boolean> => {
     draining = true
+    if (noticeMs > 0) await pause(noticeMs)
     const closed = new Promise<boolean>((resolve) => server.close(() => resolve(true)))
     // A connection becomes idle when its last response is out; nobody else closes it then.
     const sweep = setInterval(() => server.closeIdleConnections(), 50)

@@ -97,6 +97,8 @@ export async function startHouse({ stack: starting, processes, refusesNewKeys }:
       KEYTURN_GATEWAY_USAGE_WINDOW: '500ms',
       KEYTURN_GATEWAY_HEARTBEAT: '1s',
       KEYTURN_GATEWAY_STALENESS: '10s',
+      // No load balancer stands before them.
+      KEYTURN_GATEWAY_DRAIN_NOTICE: '0s',
       KEYTURN_JWKS_URL: `${api}${JWKS_PATH}`,
       KEYTURN_GATEWAY_FALLBACK_URL: api,
       KEYTURN_GATEWAY_FALLBACK_TOKEN: gatewayToken,

@@ -33,6 +33,7 @@ test('three variables are enough', () => {
     usageWindowMs: 5_000,
     upstreamTimeoutMs: 60_000,
     clientTimeoutMs: 30_000,
+    drainNoticeMs: 1_000,
     trustedProxies: 0,
     logLevel: 'info',
   })
@@ -48,6 +49,7 @@ test('every variable has its effect', () => {
     KEYTURN_GATEWAY_OPS_LISTEN: '0.0.0.0:9000',
     KEYTURN_GATEWAY_UPSTREAM_TIMEOUT: 'PT2M',
     KEYTURN_GATEWAY_CLIENT_TIMEOUT: '10s',
+    KEYTURN_GATEWAY_DRAIN_NOTICE: '0s',
     KEYTURN_GATEWAY_ENVIRONMENT: 'dev, test',
     KEYTURN_GATEWAY_SCOPES: 'api:use',
     KEYTURN_GATEWAY_ROUTES: '/orders=orders:read, POST /orders=orders:write',
@@ -64,6 +66,7 @@ test('every variable has its effect', () => {
     opsListen: { host: '0.0.0.0', port: 9000 },
     upstreamTimeoutMs: 120_000,
     clientTimeoutMs: 10_000,
+    drainNoticeMs: 0,
     environments: ['dev', 'test'],
     scopes: ['api:use'],
     routes: [

@@ -95,6 +95,7 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
     KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
     KEYTURN_GATEWAY_UPSTREAM: `http://127.0.0.1:${address.port}`,
     KEYTURN_GATEWAY_USAGE_WINDOW: '1h',
+    KEYTURN_GATEWAY_DRAIN_NOTICE: '0s',
     KEYTURN_KEK: KEK.toString('base64'),
     KEYTURN_REPLAY_FAIL_OPEN: '*',
     KEYTURN_LOG_LEVEL: 'trace',
@@ -122,7 +123,8 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
   const before = gateway.output().length
   gateway.child.kill('SIGTERM')
   expect(await gateway.ended).toBe(0)
-  expect(performance.now() - asked).toBeLessThan(30_000)
+  // What its README promises. With nothing under way it takes about a second, which leaves a busy machine nine more.
+  expect(performance.now() - asked).toBeLessThan(10_000)
   // Nothing is wrong: what it ends itself is no warning.
   const levels = [
     ...gateway
@@ -153,6 +155,34 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
     ],
   })
   expect((await readTopic(bench.topics.gateways)).at(-1)).toMatchObject({ key: 'gw-process', value: undefined })
+})
+
+test('on SIGTERM it is not ready at once, and goes on serving until load balancers have seen that; a second one ends it', async () => {
+  const bench = await openBench()
+  const key = issueKey()
+  await bench.publish(keyMessage(key.record))
+  const gateway = run({
+    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+    KEYTURN_TOPIC_PREFIX: bench.prefix,
+    KEYTURN_GATEWAY_ID: 'gw-process',
+    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+    KEYTURN_GATEWAY_OPS_LISTEN: '127.0.0.1:0',
+    KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
+    KEYTURN_GATEWAY_DRAIN_NOTICE: '10m',
+  })
+  const [, url = '', opsUrl = ''] = await eventually(
+    'it listens',
+    () => /"url":"(http:[^"]+)","ops":"(http:[^"]+)"/.exec(gateway.output()) ?? [],
+    ({ length }) => length > 0,
+  )
+  const readiness = async () => (await fetch(`${opsUrl}/readyz`)).status
+  await eventually('it is ready', readiness, (status) => status === 200)
+  gateway.child.kill('SIGTERM')
+  await eventually('it is not', readiness, (status) => status === 503)
+  const served = await fetch(url, { headers: { 'x-api-key': key.token } })
+  expect([served.status, served.headers.get('connection')]).toEqual([502, 'close'])
+  gateway.child.kill('SIGTERM')
+  expect(await gateway.ended).toBe(1)
 })
 
 test('G3: stopped for longer than its bound and continued, it is stale at once', async () => {

@@ -430,9 +430,10 @@ describe('what operators ask', () => {
   })
 })
 
-test('draining finishes what is under way and takes nothing new', async () => {
+test('draining finishes what is under way and takes nothing new; on a port of its own it says so from the start', async () => {
   let finish: () => void = () => undefined
   const front = await openFront({
+    opsListen: { host: '127.0.0.1', port: 0 },
     upstream: (_, response) => {
       finish = () => response.end('done')
       response.write('not ')
@@ -441,6 +442,9 @@ test('draining finishes what is under way and takes nothing new', async () => {
   const response = await get(front, '/')
   const drained = front.server.drain(5_000)
   await expect(fetch(front.url, { headers: { 'x-api-key': front.key.token } })).rejects.toThrow()
+  const readiness = await fetch(`${front.opsUrl}/readyz`)
+  expect([readiness.status, await readiness.json()]).toMatchObject([503, { ready: false, freshness: 'fresh' }])
+  expect((await fetch(`${front.opsUrl}/healthz`)).status).toBe(200)
   finish()
   expect(await response.text()).toBe('not done')
   expect(await drained).toBe(true)

@@ -92,6 +92,7 @@ export async function startGatewayProcess(
     KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:9',
     KEYTURN_GATEWAY_HEARTBEAT: '500ms',
     KEYTURN_GATEWAY_USAGE_WINDOW: '200ms',
+    KEYTURN_GATEWAY_DRAIN_NOTICE: '0s',
     ...env,
   })
   await eventually(
