@@ -1,16 +1,33 @@
 /** Floods, nonsense, and what is told of a decision. */
-
-import { createVerify, KeyCache } from '@keyturn/gateway'
+import { createServer, type RequestListener } from 'node:http'
+import { setImmediate as turn } from 'node:timers/promises'
+import { createLog, createProxy, createVerify, type Gateway, KeyCache } from '@keyturn/gateway'
+import { keyturn as forNode } from '@keyturn/gateway/node'
 import { trace } from '@opentelemetry/api'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createAuthenticate } from '../../gateway/src/authenticate.ts'
 import { BadTokens } from '../../gateway/src/bad-tokens.ts'
 import { traced } from '../../gateway/src/tracing.ts'
 import { UsageWindow } from '../../gateway/src/usage-window.ts'
 import { runsOf } from '../support/runs.ts'
+import { CREATED, HOST, openOne } from './signatures/one.ts'
+import { issueEd25519, issueHmac, type SigningPair, signMessage } from './signatures/signing.ts'
 import { bearer, issueKey, NOW, TestClock } from './support.ts'
+import { type Answered, ask, listen, shut } from './world.ts'
+
+const work = vi.hoisted(() => ({ hashes: 0, verified: 0 }))
+vi.mock('node:crypto', async (original) => {
+  const real = await original<typeof import('node:crypto')>()
+  const counting =
+    (what: keyof typeof work, done: (...given: never[]) => unknown) =>
+    (...given: never[]) => {
+      work[what] += 1
+      return done(...given)
+    }
+  return { ...real, hash: counting('hashes', real.hash), verify: counting('verified', real.verify) }
+})
 
 function open(limits: { perSecond?: number; mostAddresses?: number; mostHeld?: number } = {}) {
   const clock = new TestClock()
@@ -19,6 +36,8 @@ function open(limits: { perSecond?: number; mostAddresses?: number; mostHeld?: n
     good: issueKey(),
     revoked: issueKey({ state: 'deactivated' }),
     expired: issueKey({ expiresAt: new Date(NOW).toISOString() }),
+    suspended: issueKey({ state: 'suspended' }),
+    foreign: issueKey({ environment: 'dev' }),
   }
   for (const { record } of Object.values(keys)) cache.apply(record)
   const usage = new UsageWindow(NOW)
@@ -37,7 +56,7 @@ function open(limits: { perSecond?: number; mostAddresses?: number; mostHeld?: n
     const answer = authenticate({ ...bearer(token), address })
     return answer.accepted ? 'accepted' : (answer.holdMs ?? 0)
   }
-  return { authenticate, held, clock, keys, usage, badTokens }
+  return { authenticate, held, clock, cache, keys, usage, badTokens }
 }
 
 describe('a flood of bad tokens', () => {
@@ -86,6 +105,96 @@ describe('a flood of bad tokens', () => {
     for (let i = 0; i < 2_000; i++)
       authenticate({ ...bearer(issueKey().token, `bot ${i}`), address: `10.0.${i >> 8}.${i & 255}` })
     expect(usage.size).toBe(0)
+  })
+})
+
+describe.each<[string, (gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>) => Promise<RequestListener>]>([
+  ['the handler for node:http', async (gateway) => forNode({ gateway }, (_, response) => response.end('in'))],
+  [
+    'the reverse proxy',
+    async (gateway) => {
+      const api = createServer((_, response) => response.end('in'))
+      onTestFinished(() => shut(api))
+      const log = createLog('silent')
+      const proxy = createProxy({ gateway, upstream: await listen(api), trustedProxies: 0, upstreamTimeoutMs: 5_000, log })
+      onTestFinished(() => proxy.close())
+      return (request, response) => void proxy.handle(request, response)
+    },
+  ],
+])('%s', (_, make) => {
+  test('sends a refusal that is held back when its second is over, the same as ever, and lets a right key in meanwhile', async () => {
+    const { authenticate, keys } = open({ perSecond: 1 })
+    let asked = 0
+    const gateway = {
+      authenticate: (...given: Parameters<typeof authenticate>) => {
+        asked += 1
+        return authenticate(...given)
+      },
+      refusedUpstream: () => undefined,
+      follow: () => () => undefined,
+    }
+    const server = createServer(await make(gateway))
+    onTestFinished(() => shut(server))
+    const url = await listen(server)
+    const right = async () => (await ask(url, ['X-API-Key', keys.good.token])).status
+    const bad = () => ask(url, ['X-API-Key', 'nonsense'])
+    const told = ({ status, body, headers: { date, ...headers } }: Answered) => ({ status, body, headers })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const atOnce: Answered[] = []
+    for (let i = 0; i < 5; i++) atOnce.push(await bad())
+    let answered = false
+    const held = bad().finally(() => (answered = true))
+    while (asked < 6) await turn()
+    expect([await right(), answered]).toEqual([200, false])
+    vi.advanceTimersByTime(999)
+    expect([await right(), answered]).toEqual([200, false])
+    vi.advanceTimersByTime(1)
+    const answers = [...atOnce, await held].map(told)
+    expect(answers[0]).toMatchObject({ status: 401 })
+    for (const answer of answers) expect(answer).toEqual(answers[0])
+  })
+})
+
+describe('what a refusal takes does not tell what is wrong with the key', () => {
+  const taken = async (what: () => unknown): Promise<typeof work> => {
+    const before = { ...work }
+    await what()
+    return { hashes: work.hashes - before.hashes, verified: work.verified - before.verified }
+  }
+
+  test('a token takes one hash and one look-up', async () => {
+    const { authenticate, cache, keys } = open()
+    const { good, ...ended } = keys
+    const altered = `${good.token.slice(0, -1)}${good.token.endsWith('0') ? '1' : '0'}`
+    const lookUps = vi.spyOn(cache, 'find')
+    const other = vi.spyOn(cache, 'get')
+    const tokens = [good, issueKey(), ...Object.values(ended)].map(({ token }) => token)
+    for (const token of [...tokens, altered, 'nonsense']) {
+      lookUps.mockClear()
+      expect(await taken(() => authenticate(bearer(token)))).toEqual({ hashes: 1, verified: 0 })
+      expect(lookUps).toHaveBeenCalledTimes(1)
+    }
+    expect(other).not.toHaveBeenCalled()
+  })
+
+  test.each([
+    ['hmac-sha256', issueHmac, { hashes: 2, verified: 0 }],
+    ['ed25519', issueEd25519, { hashes: 0, verified: 1 }],
+  ] as const)('a signature of %s takes the check of one signature', async (_, issue, expected) => {
+    const expired = { expiresAt: new Date(NOW).toISOString() }
+    const known = [issue(), issue({ state: 'deactivated' }), issue({ state: 'suspended' }), issue(expired)]
+    const [good = issue()] = known
+    const { code } = openOne(known)
+    const signed = (key: SigningPair) => signMessage(key, { url: `https://${HOST}/`, created: CREATED })
+    // Sealed keys are opened when they are first asked for.
+    for (const key of known) await code({ headers: await signed(key) })
+    for (const key of [...known.slice(1), issue(), { ...issue(), record: good.record }]) {
+      const headers = await signed(key)
+      let said = ''
+      const spent = await taken(async () => (said = await code({ headers })))
+      expect([said, spent]).toEqual(['invalid-key', expected])
+    }
   })
 })
 
