@@ -4,6 +4,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type FastifyBaseLogger, fastify, LogController } from 'fastify'
 import Type from 'typebox'
 import { auditRoutes } from './audit.ts'
+import { claimOrderRoutes } from './claim-order.ts'
 import { claimPageRoutes } from './claim-page.ts'
 import { claimRoutes } from './claims.ts'
 import { clientRoutes } from './clients.ts'
@@ -99,6 +100,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     permissionRoutes(operated, deps)
     rotationRoutes(operated, deps)
     orderRoutes(operated, deps)
+    claimOrderRoutes(operated, deps)
     rotationEventRoutes(operated, deps)
     rolloverRoutes(operated, deps)
     gatewayRoutes(operated, deps)

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { agentCommand } from './agent.ts'
 import { auditCommands } from './audit.ts'
+import { claimCommand } from './claim.ts'
 import { clientCommands } from './clients.ts'
 import { command, withApi } from './context.ts'
 import { credentialCommands } from './credentials.ts'
@@ -27,6 +28,7 @@ export const everyCommand = (): Command[] => [
   emergencyCommand(),
   statusCommand(),
   ...orderCommands(),
+  claimCommand(),
   rolloverCommands(),
   policyCommands(),
   leakCommands(),

@@ -3,6 +3,7 @@ import { ENVIRONMENTS } from '@keyturn/contract/environment'
 import { KEY_KINDS, type KeyKind } from '@keyturn/contract/key-kind'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { CredentialAnswer } from './answers.ts'
+import { claimText } from './claim.ts'
 import { command, withApi } from './context.ts'
 import { listCommand } from './credential-list.ts'
 import { readDeliveryFile } from './delivery.ts'
@@ -53,22 +54,10 @@ const withLabel = (term: string, before: Record<string, string> = {}): Record<st
   return { ...before, [term.slice(0, equals)]: term.slice(equals + 1) }
 }
 
-/** What the client has to do with the address of its claim. */
-const CLAIMING: { readonly [kind in KeyKind]: string } = {
-  bearer: 'a POST to it hands out the secret, once,',
-  'hmac-sha256': 'a POST to it hands out the token that it signs requests with (and never sends), once,',
-  ed25519: `a POST of {"publicKey": "…"} to it enrols the public half of a pair that it makes itself, once,`,
-}
-
 function createdText({ credentialId, keyId, kind, claimUrl, claimPage, claimExpiresAt }: Created): string {
   const first = `${credentialId}  key ${keyId}`
   if (claimUrl === undefined) return `${first}\nThe client signs with the pair that it has: its public key is enrolled.`
-  return [
-    first,
-    `Give the client this address; ${CLAIMING[kind]} until ${claimExpiresAt}:`,
-    claimUrl,
-    `In a browser: ${claimPage}`,
-  ].join('\n')
+  return `${first}\n${claimText({ kind, claimUrl, claimPage, claimExpiresAt })}`
 }
 
 /** Sent as it is: the API knows the forms. A private key must not leave this machine. */

@@ -113,6 +113,43 @@ export async function claimOfKey(db: Database, keyId: KeyId): Promise<ClaimOfKey
   return { ...claim, ...(written === null ? {} : { written }), ...(claimedFrom === null ? {} : { claimedFrom }) }
 }
 
+/**
+ * The code of the claim of a rotation's new key, for the provider to give to its client; who asked for it is written down. It hands
+ * nothing out, and the claim stays as it is. Primary keys; index claims_by_key.
+ * @throws RegistryError unknown-rotation; wrong-stage before there is a new key; claim-used, claim-expired or delivered-elsewhere where
+ *   the claim hands nothing out any more
+ */
+export async function showClaim(
+  db: Database,
+  { rotationId, sealer, at, actor, reason }: { rotationId: RotationId; sealer: Sealer; at: Date; actor: string; reason: string },
+): Promise<{ code: string; keyId: KeyId; kind: KeyKind; expiresAt?: Date }> {
+  return db.tx(async (tx) => {
+    const rotation = await first<{ new_key_id: KeyId | null }>(tx, 'select new_key_id from rotations where rotation_id = $1', [
+      rotationId,
+    ])
+    if (rotation === undefined) throw new RegistryError('unknown-rotation', `there is no rotation ${rotationId}`)
+    const claim = await first<SqlClaim & { code_sha256: string }>(
+      tx,
+      `select m.code_sha256, c.* from (${LOCK_CLAIM}) c join claims m using (claim_id) where c.key_id = $1`,
+      [rotation.new_key_id],
+    )
+    if (claim === undefined) throw new RegistryError('wrong-stage', `rotation ${rotationId} has no new key that is claimed`)
+    const { claim_id: claimId, key_id: keyId, code_sha256: codeSha256, verifier, awaited } = claim
+    if (claim.written === 'due' || claim.written === 'done')
+      throw new RegistryError('delivered-elsewhere', `key ${keyId} is written into the client's own store`)
+    if (claim.state === 'used')
+      throw new RegistryError(
+        'claim-used',
+        `key ${keyId} was handed out at ${claim.ended_at?.toISOString() ?? 'some time'}: where that was not the client, have it replaced`,
+      )
+    if (claim.state !== 'open' || (claim.expires_at <= at && !awaited))
+      throw new RegistryError('claim-expired', `the secret of key ${keyId} can not be had any more: start another rotation`)
+    const code = claimCodeOf(sealer, { claimId, codeSha256 })
+    await appendAudit(tx, { at, actor, action: 'claim.shown', subject: claimId, rotationId, detail: { keyId, reason } })
+    return { code, keyId, kind: verifier.kind, ...(awaited ? {} : { expiresAt: claim.expires_at }) }
+  })
+}
+
 export interface Redemption {
   readonly at: Date
   /** Where the request came from: an address. */

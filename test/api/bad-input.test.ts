@@ -28,7 +28,7 @@ describe('what is not there', () => {
     ['GET', `/v1/rotations/${NOWHERE}`, 'unknown-rotation'],
     ['GET', `/v1/rotations/${NOWHERE}/events`, 'unknown-rotation'],
     ['GET', `/v1/rotations?before=${NOWHERE}`, 'unknown-rotation'],
-    ...['approve', 'hold', 'resume', 'extend', 'deactivate-now', 'roll-back', 'escalate'].map(
+    ...['approve', 'hold', 'resume', 'extend', 'deactivate-now', 'roll-back', 'escalate', 'claim'].map(
       (order): [string, string, ProblemCode, object] => [
         'POST',
         `/v1/rotations/${NOWHERE}/${order}`,

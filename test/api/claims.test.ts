@@ -1,6 +1,7 @@
 import { CLAIM_REPEATABLE_MS, type ProblemDocument, type RotationId } from '@keyturn/contract'
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
+import { listAudit } from '../../registry/audit.ts'
 import { claimOfKey } from '../../registry/claims.ts'
 import { eventually } from '../support/house.ts'
 import { decrypt, newRecipient } from '../support/recipients.ts'
@@ -284,6 +285,89 @@ test('G3, G9: of a stolen old key that claims first, the client is refused, and 
   for (const token of [stolen, ofThief]) expect((await successor(token)).status).toBe(403)
   const { token } = (await redeem(at.client, await at.house.claimCodeOf(rotationId))).body
   expect(at.house.verdicts(token)).toEqual([true])
+})
+
+describe('POST /v1/rotations/{id}/claim', () => {
+  interface Shown {
+    readonly claim: string
+    readonly claimExpiresAt?: string
+  }
+  const show = (rotationId: string, reason = 'ticket 4711') =>
+    at.client.post<Shown>(`/v1/rotations/${rotationId}/claim`, { reason })
+  const shownIn = async (rotationId: RotationId) =>
+    (await listAudit(at.house.db, { rotationId, limit: 100 })).filter(({ action }) => action === 'claim.shown')
+
+  test('G7: shows the claim of a client whose old key is dead, as often as it is asked for, and who has asked why is written down', async () => {
+    const { token: old, rotationId } = await monitored()
+    const running = (await show(rotationId)).body
+    expect(running).not.toHaveProperty('claimExpiresAt')
+    await at.client.post(`/v1/rotations/${rotationId}/escalate`, { reason: 'leaked' })
+    const { newKeyId } = await reached(at.client, rotationId, 'completed')
+    expect((await successor(old)).status).toBe(403)
+
+    const { status, headers, body } = await show(rotationId, 'ticket 4712')
+    expect([status, headers.get('cache-control')]).toEqual([200, 'no-store'])
+    const { publicUrl } = at.house.config
+    expect(body).toEqual({
+      rotationId,
+      keyId: newKeyId,
+      kind: 'bearer',
+      claim: running.claim,
+      claimUrl: `${publicUrl}/v1/claims/${running.claim}`,
+      claimPage: `${publicUrl}/claim#${running.claim}`,
+      claimExpiresAt: expect.any(String),
+    })
+    expect(Date.parse(body.claimExpiresAt ?? '') - Date.now()).toBeGreaterThan(6 * 86_400_000)
+    expect(await claimOfKey(at.house.db, newKeyId)).toMatchObject({ state: 'open' })
+    const { token } = (await redeem(at.client, body.claim)).body
+    expect(at.house.verdicts(token)).toEqual([true])
+    const entries = await shownIn(rotationId)
+    expect(entries.map(({ actor, detail }) => [actor, detail])).toEqual(
+      ['ticket 4711', 'ticket 4712'].map((reason) => ['operator', { keyId: newKeyId, reason }]),
+    )
+    // G5
+    expect(JSON.stringify(await listAudit(at.house.db, { rotationId, limit: 100 }))).not.toContain(body.claim)
+    expect(lines.join('')).not.toContain(body.claim)
+  })
+
+  test('shows none that hands nothing out any more, says why, and writes nothing down', async () => {
+    const used = await monitored()
+    await redeem(at.client, await at.house.claimCodeOf(used.rotationId))
+    const back = await monitored()
+    await at.client.post(`/v1/rotations/${back.rotationId}/roll-back`, { reason: 'not today' })
+    await reached(at.client, back.rotationId, 'rolled-back')
+    const written = await monitored()
+    const { newKeyId } = await at.house.rotation(written.rotationId)
+    await at.house.db.query(`update claims set delivery = 'due' where key_id = $1`, [newKeyId])
+    const late = await monitored()
+    await at.client.post(`/v1/rotations/${late.rotationId}/escalate`, { reason: 'leaked' })
+    await reached(at.client, late.rotationId, 'completed')
+    const refusal = async (rotationId: RotationId) => {
+      const { status, body } = await show(rotationId)
+      return [status, problemOf({ body }).code, await shownIn(rotationId)]
+    }
+    expect(await refusal(used.rotationId)).toEqual([410, 'claim-used', []])
+    expect(await refusal(back.rotationId)).toEqual([410, 'claim-expired', []])
+    expect(await refusal(written.rotationId)).toEqual([409, 'delivered-elsewhere', []])
+    passedMs = 8 * 86_400_000
+    try {
+      expect(await refusal(late.rotationId)).toEqual([410, 'claim-expired', []])
+    } finally {
+      passedMs = 0
+    }
+  })
+
+  test('is for operators alone', async () => {
+    const { rotationId, token } = await monitored()
+    for (const shown of ['none', token]) {
+      const refused = await at.client.refusal('POST', `/v1/rotations/${rotationId}/claim`, {
+        body: { reason: 'mine' },
+        token: shown,
+      })
+      expect([refused.status, refused.code]).toEqual([401, 'operator-token-required'])
+    }
+    expect(await shownIn(rotationId)).toEqual([])
+  })
 })
 
 test('G5: the log, at its finest, holds no token, no claim and no operator token', async () => {

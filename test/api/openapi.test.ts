@@ -21,6 +21,7 @@ const ROUTES = [
   ...['approve', 'hold', 'resume', 'extend', 'deactivate-now', 'roll-back', 'escalate'].map(
     (o) => `POST /v1/rotations/{id}/${o}`,
   ),
+  'POST /v1/rotations/{id}/claim',
   'GET /v1/rotations/{id}/events',
   'GET /v1/rollovers',
   'GET /v1/rollovers/preview',

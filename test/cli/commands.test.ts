@@ -66,6 +66,23 @@ describe('clients and credentials', () => {
     expect((await office.run('client', 'show', clientId)).stdout).toBe(made.stdout)
   })
 
+  test('the claim of a rotation is printed on standard output, with what to do with it', async () => {
+    const { rotationId } = await monitored()
+    const shown = await office.run('claim', rotationId, '--reason', 'ticket 4711')
+    expect(shown).toMatchObject({ code: 0, stderr: '' })
+    const [first = '', claimUrl = '', page = ''] = shown.stdout.split('\n')
+    expect([first, page]).toEqual([
+      expect.stringMatching(/a POST to it hands out the secret, once, while the rotation runs:$/),
+      expect.stringMatching(/^In a browser: .*\/claim#\w{43}$/),
+    ])
+    expect(await office.json(['claim', rotationId, '--reason', 'again'])).toMatchObject({ rotationId, claimUrl })
+    const { token } = (await (await fetch(claimUrl, { method: 'POST' })).json()) as { token: string }
+    secrets.push(token)
+    expect(office.house.verdicts(token)).toEqual([true, true])
+    const used = await office.run('claim', rotationId, '--reason', 'once more')
+    expect([used.code, used.stdout, used.stderr]).toEqual([1, '', expect.stringContaining('was handed out at')])
+  })
+
   test('a credential is made; what it prints is the claim, and the claim hands out the secret', async () => {
     const { clientId } = await office.json<{ clientId: string }>(['client', 'create', '--name', 'Acme'])
     const made = await office.run(
