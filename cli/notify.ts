@@ -40,7 +40,7 @@ async function preview(options: PreviewOptions, self: Command): Promise<void> {
   const { channel, html } = options
   const output = outputOf(self)
   const facts = await (options.rotation === undefined ? sample(options) : ofRotation(options.rotation, options))
-  const publicUrl = options.rotation === undefined ? SAMPLE_URL : (await serverConfig(['listen'])).publicUrl
+  const { publicUrl, signInUrl } = await addresses(options)
   if (channel === 'webhook') {
     const { webhookBody } = await import('../activities/messages/webhook.ts')
     const body = webhookBody(facts, publicUrl)
@@ -51,13 +51,19 @@ async function preview(options: PreviewOptions, self: Command): Promise<void> {
     import('../activities/messages/email.ts'),
     import('../activities/messages/slack.ts'),
   ])
-  const letter = letterOf(facts, { texts: await textsOf(options), publicUrl })
+  const letter = letterOf(facts, { texts: await textsOf(options), publicUrl, signInUrl })
   if (channel === 'slack') {
     const message = slackMessageOf(letter)
     return output.result(message, () => JSON.stringify(message, null, 2))
   }
   const email = emailOf(letter)
   output.result(email, () => (html === true ? email.html : `Subject: ${email.subject}\n\n${email.text}`).trimEnd())
+}
+
+async function addresses({ rotation }: PreviewOptions): Promise<{ publicUrl: string; signInUrl?: string | undefined }> {
+  if (rotation === undefined) return { publicUrl: SAMPLE_URL }
+  const { publicUrl, delivery } = await serverConfig(['listen', 'delivery'])
+  return { publicUrl, signInUrl: delivery.signInUrl }
 }
 
 async function textsOf({ messages }: PreviewOptions) {

@@ -132,6 +132,14 @@ export const VARIABLES = Type.Object({
   KEYTURN_MESSAGES_FILE: Type.Optional(
     Type.String({ description: 'a YAML file with texts of your own for e-mail and Slack: docs/notifications.md' }),
   ),
+  KEYTURN_SIGN_IN_URL: Type.Optional(
+    Type.String({
+      maxLength: 2_000,
+      pattern: '^https://[^\\s/?#{}]+([/?#]([^\\s{}]|\\{rotationId\\})*)?$',
+      description:
+        'where clients sign in at yours to fetch a new key, with {rotationId} where that belongs: https://portal.example.com/keys/{rotationId}; what stands there gets the claim from POST /v1/rotations/{rotationId}/claim',
+    }),
+  ),
   KEYTURN_LOG_LEVEL: Type.Optional(Type.Enum([...LOG_LEVELS], { description: '"info" unless set' })),
   KEYTURN_STARTUP_WAIT: Type.Optional(
     Type.String({
@@ -174,6 +182,8 @@ export interface DeliveryConfig {
   readonly smtp?: { readonly url: string; readonly from: string }
   readonly webhookAllow: readonly AddressBlock[]
   readonly messagesFile?: string
+  /** Where clients sign in at their provider; holds `{rotationId}` where that belongs. */
+  readonly signInUrl?: string
 }
 
 interface Sections {
@@ -405,5 +415,6 @@ function readDelivery(set: Partial<Record<Variable, string>>, url: string | unde
     webhookAllow,
     ...(url === undefined || from === undefined ? {} : { smtp: { url, from } }),
     ...(set.KEYTURN_MESSAGES_FILE === undefined ? {} : { messagesFile: set.KEYTURN_MESSAGES_FILE }),
+    ...(set.KEYTURN_SIGN_IN_URL === undefined ? {} : { signInUrl: set.KEYTURN_SIGN_IN_URL }),
   }
 }

@@ -36,11 +36,12 @@ export interface CourierOptions {
 export function createCourier({ sealer, publicUrl, delivery, lookup }: CourierOptions): Courier {
   const texts = loadTexts(delivery.messagesFile)
   const outbound = createOutbound({ allow: delivery.webhookAllow, ...(lookup === undefined ? {} : { lookup }) })
+  const letter = (facts: Facts) => letterOf(facts, { texts, publicUrl, signInUrl: delivery.signInUrl })
   const mailer = delivery.smtp === undefined ? undefined : createMailer(delivery.smtp)
   return {
     async send(contact, facts, { id, signal }) {
       if (contact.channel === 'email') {
-        const email = emailOf(letterOf(facts, { texts, publicUrl }))
+        const email = emailOf(letter(facts))
         if (mailer !== undefined) return mailer.send(contact.address, email, id)
         throw new Undelivered(`${contactText(contact)}: no mail server is set up (KEYTURN_SMTP_URL)`, { refused: true })
       }
@@ -48,7 +49,7 @@ export function createCourier({ sealer, publicUrl, delivery, lookup }: CourierOp
         const secrets = webhookSecrets(sealer, facts.client.clientId)
         return sendWebhook(outbound, { url: contact.url, body: webhookBody(facts, publicUrl), signal, id, secrets })
       }
-      const body = slackMessageOf(letterOf(facts, { texts, publicUrl }))
+      const body = slackMessageOf(letter(facts))
       return sendToSlack(outbound, { url: contact.url, body, signal })
     },
     async close() {

@@ -13,13 +13,13 @@ export function emailOf(letter: Letter): Email {
   return { subject: letter.subject, text: textOf(letter), html: htmlOf(letter) }
 }
 
-function textOf({ lead, facts, whatToDo, steps, link, lists, footer }: Letter): string {
+function textOf({ lead, facts, whatToDo, steps, links, lists, footer }: Letter): string {
   const widest = Math.max(...facts.map(([label]) => label.length))
   const parts = [
     wrapped(lead),
     facts.map(([label, value]) => `${`${label}:`.padEnd(widest + 2)}${value}`).join('\n'),
     `${whatToDo}:\n${steps.map((step, i) => wrapped(step, steps.length > 1 ? `${i + 1}. ` : '- ')).join('\n')}`,
-    ...(link === undefined ? [] : [`${link.text}:\n${link.url}${link.hint === undefined ? '' : `\n${wrapped(link.hint)}`}`]),
+    ...links.map(({ text, url, hint }) => `${text}:\n${url}${hint === undefined ? '' : `\n${wrapped(hint)}`}`),
     ...lists.map(({ title, items }) => `${title}:\n${items.map((item) => `- ${item}`).join('\n')}`),
     `-- \n${wrapped(footer)}`,
   ]
@@ -55,15 +55,14 @@ li { overflow-wrap: anywhere; } small, .hint { color: #555555; font-size: 14px; 
   a { color: #8ab4f8; } a.button { background: #8ab4f8; color: #10131a; }
 }`
 
-function htmlOf({ language, subject, lead, facts, whatToDo, steps, link, lists, footer }: Letter): string {
+function htmlOf({ language, subject, lead, facts, whatToDo, steps, links, lists, footer }: Letter): string {
   const items = (texts: readonly string[]) => texts.map((text) => `<li>${escaped(text)}</li>`).join('\n')
   const list = steps.length > 1 ? 'ol' : 'ul'
   const rows = facts.map(([label, value]) => `<tr><th scope="row">${escaped(label)}</th><td>${escaped(value)}</td></tr>`)
-  const button =
-    link === undefined
-      ? ''
-      : `<p><a class="button" href="${escaped(link.url)}">${escaped(link.text)}</a></p>
-${link.hint === undefined ? '' : `<p class="hint">${escaped(link.hint)}</p>\n`}`
+  const buttons = links.map(
+    ({ text, url, hint }) => `<p><a class="button" href="${escaped(url)}">${escaped(text)}</a></p>
+${hint === undefined ? '' : `<p class="hint">${escaped(hint)}</p>\n`}`,
+  )
   return `<!doctype html>
 <html lang="${language}">
 <head>
@@ -86,7 +85,7 @@ ${rows.join('\n')}
 <${list}>
 ${items(steps)}
 </${list}>
-${button}${lists.map(({ title, items: texts }) => `<h2>${escaped(title)}</h2>\n<ul>\n${items(texts)}\n</ul>\n`).join('')}<p><small>${escaped(footer)}</small></p>
+${buttons.join('')}${lists.map(({ title, items: texts }) => `<h2>${escaped(title)}</h2>\n<ul>\n${items(texts)}\n</ul>\n`).join('')}<p><small>${escaped(footer)}</small></p>
 </main>
 </body>
 </html>

@@ -1,5 +1,6 @@
 /** What is known of the thing that a client is told of: all channels say the same. */
 import type { Evidence, KeyId, LeakId, NotificationKind, RotationId, Switchover } from '@keyturn/contract'
+import { type ByOldKey, byOldKey } from '../../registry/by-old-key.ts'
 import { claimCodeOf, claimOfKey } from '../../registry/claims.ts'
 import { type Client, getClient } from '../../registry/clients.ts'
 import { type Credential, getCredential } from '../../registry/credentials.ts'
@@ -34,6 +35,8 @@ export interface Facts {
   readonly newKey?: KeyRow
   /** Of a claim that can be used; for messages that are to hold it. */
   readonly claimCode?: string
+  /** Where the old key opens the way to the new one. */
+  readonly byOldKey?: ByOldKey
   /** Where the new key has been written. */
   readonly place?: string
   readonly evidence?: Evidence
@@ -99,12 +102,13 @@ async function factsOfRotation(
   // Between the timer and now the client may have switched over: then it is not nagged.
   if (message === 'reminder' && evidence.newKeyFirstUsedAt !== undefined) return undefined
   if (message === 'deadline-near' && evidence.sufficient) return undefined
-  const [owner, oldKey, newKey, leaks, switchover] = await Promise.all([
+  const [owner, oldKey, newKey, leaks, switchover, shownAs] = await Promise.all([
     ownerOf(sources, rotation),
     rotation.oldKeyId === undefined ? undefined : getKey(db, rotation.oldKeyId),
     rotation.newKeyId === undefined ? undefined : getKey(db, rotation.newKeyId),
     leaksOfRotation(db, rotationId),
     switchoverOf(db, rotationId),
+    byOldKey(db, rotationId),
   ])
   const claim = newKey === undefined ? undefined : await claimOfKey(db, newKey.keyId)
   return {
@@ -117,6 +121,7 @@ async function factsOfRotation(
     ...(oldKey === undefined ? {} : { oldKey }),
     ...(newKey === undefined ? {} : { newKey }),
     ...(switchover === undefined ? {} : { switchover }),
+    ...(shownAs === undefined ? {} : { byOldKey: shownAs }),
     ...(claim?.written === 'done' && claim.claimedFrom !== undefined && message !== 'rolled-back'
       ? { place: claim.claimedFrom }
       : {}),

@@ -13,7 +13,8 @@ export interface Letter {
   readonly facts: readonly (readonly [label: string, value: string])[]
   readonly whatToDo: string
   readonly steps: readonly string[]
-  readonly link?: { readonly text: string; readonly url: string; readonly hint?: string }
+  /** The likeliest first. */
+  readonly links: readonly { readonly text: string; readonly url: string; readonly hint?: string }[]
   readonly lists: readonly { readonly title: string; readonly items: readonly string[] }[]
   readonly footer: string
 }
@@ -22,6 +23,8 @@ export interface LetterOptions {
   readonly texts: TextsOf
   /** Where clients reach the API. */
   readonly publicUrl: string
+  /** Where clients sign in at their provider, with `{rotationId}` in the place of the rotation. */
+  readonly signInUrl?: string | undefined
 }
 
 const LOCALES: Readonly<Record<Language, string>> = { en: 'en-GB', de: 'de-DE' }
@@ -30,7 +33,7 @@ const DAY = 24 * HOUR
 const MOST_SOURCES = 10
 const LONGEST_ITEM = 160
 
-export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Letter {
+export function letterOf(facts: Facts, { texts, ...where }: LetterOptions): Letter {
   const { client, credential, oldKey, newKey, place } = facts
   const { language } = client
   const { messages, labels } = texts[language]
@@ -38,7 +41,7 @@ export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Let
   const fields = fieldsOf(facts)
   const text = messages[name]
   const deadline = fields.deadline
-  const link = linkOf(facts, labels, publicUrl)
+  const { links, how } = waysOf(facts, labels, where)
   return {
     language,
     subject: fillIn(text.subject, fields),
@@ -53,8 +56,8 @@ export function letterOf(facts: Facts, { texts, publicUrl }: LetterOptions): Let
       ...switchedOver(facts, labels, name),
     ],
     whatToDo: labels.whatToDo,
-    steps: stepsOf(facts, { name, text, labels }).map((step) => fillIn(step, fields)),
-    ...(link === undefined ? {} : { link }),
+    steps: stepsOf(facts, { name, text, labels, how }).map((step) => fillIn(step, fields)),
+    links,
     lists: [...stragglersOf(facts, labels, name), ...foundAt(facts, labels)],
     footer: labels.footer,
   }
@@ -76,13 +79,19 @@ const NAMES_STRAGGLERS: ReadonlySet<TextName> = new Set([
 /** Where these say to fetch the key and to put it in its place, the first two steps do. */
 const FETCHES: ReadonlySet<TextName> = new Set(['introduced', 'reminder', 'emergency', 'emergency-grace', 'leak', 'leak-overlap'])
 
-/** There is nothing to fetch where the key has been written already. Whoever has written steps of their own knows that. */
+/**
+ * There is nothing to fetch where the key has been written already: whoever has written steps of their own knows that. How a key is
+ * fetched that no link leads to, nobody else can say.
+ */
 function stepsOf(
   { client: { language }, place }: Facts,
-  { name, text, labels }: { name: TextName; text: Text; labels: Texts['labels'] },
+  { name, text, labels, how }: { name: TextName; text: Text; labels: Texts['labels']; how: string | undefined },
 ): readonly string[] {
-  const ours = text.steps === TEXTS[language].messages[name].steps
-  return place === undefined || !ours || !FETCHES.has(name) ? text.steps : [labels.takeFromPlace, ...text.steps.slice(2)]
+  const fetches = FETCHES.has(name) && text.steps === TEXTS[language].messages[name].steps
+  if (fetches && place !== undefined) return [labels.takeFromPlace, ...text.steps.slice(2)]
+  if (how === undefined) return text.steps
+  const [first = '', ...rest] = text.steps
+  return fetches ? [`${first} ${how}`, ...rest] : [...text.steps, how]
 }
 
 function textNameOf({ message, oldKey, rotation, at }: Facts): TextName {
@@ -150,11 +159,24 @@ function spanText(ms: number, language: Language): string {
   )
 }
 
-/** Where the new key is fetched. The link holds nothing secret, unless the policy says so. */
-function linkOf({ rotation, claimCode }: Facts, labels: Texts['labels'], publicUrl: string): Letter['link'] {
-  if (rotation === undefined || claimCode === undefined) return undefined
-  if (rotation.policy.claimInMessages === true) return { text: labels.fetch, url: `${publicUrl}/claim#${claimCode}` }
-  return { text: labels.fetch, url: `${publicUrl}/claim/${rotation.rotationId}`, hint: labels.fetchHint }
+/**
+ * The ways to a new key that is not fetched yet: links, and words where they do not lead everybody there. They hold nothing secret, unless
+ * the policy says so; and nobody is asked for a key that opens nothing, or that signs.
+ */
+function waysOf(
+  { rotation, claimCode, byOldKey }: Facts,
+  labels: Texts['labels'],
+  { publicUrl, signInUrl }: Omit<LetterOptions, 'texts'>,
+): { links: Letter['links']; how?: string } {
+  if (rotation === undefined || claimCode === undefined) return { links: [] }
+  const { rotationId, policy } = rotation
+  if (policy.claimInMessages === true) return { links: [{ text: labels.fetch, url: `${publicUrl}/claim#${claimCode}` }] }
+  const links = signInUrl === undefined ? [] : [{ text: labels.signIn, url: signInUrl.replaceAll('{rotationId}', rotationId) }]
+  if (byOldKey === 'sent')
+    return { links: [{ text: labels.fetch, url: `${publicUrl}/claim/${rotationId}`, hint: labels.fetchHint }, ...links] }
+  if (byOldKey === 'signed')
+    return { links, how: links.length > 0 ? labels.signForIt : `${labels.signForIt} ${labels.orAskForIt}` }
+  return links.length > 0 ? { links } : { links, how: labels.askForIt }
 }
 
 function stragglersOf({ evidence, client }: Facts, labels: Texts['labels'], name: TextName): Letter['lists'] {

@@ -78,6 +78,7 @@ export function sampleFacts(
           oldKey,
           newKey: { ...key, keyId: 'SampleNewKey0000' as KeyId, version: 2, state: 'active', standing: 'successor' },
           ...(lives || message === 'emergency' ? { claimCode: CLAIM_NOT_SHOWN } : {}),
+          ...(lives && message !== 'leak' ? { byOldKey: 'sent' as const } : {}),
           switchover: {
             programs: [],
             moved: message === 'deadline-near' ? 3 : 0,

@@ -17,7 +17,14 @@ const bare = (text: string): string => escaped(text).replace(/[*_~`]/g, '\u200b$
 
 const section = (text: string) => ({ type: 'section', text: { type: 'mrkdwn', text: text.slice(0, LONGEST_SECTION) } })
 
-export function slackMessageOf({ subject, lead, facts, whatToDo, steps, link, lists, footer }: Letter): SlackMessage {
+const buttonOf = ({ text, url }: Letter['links'][number], i: number) => ({
+  type: 'button',
+  text: { type: 'plain_text', text, emoji: false },
+  url,
+  ...(i === 0 ? { style: 'primary' } : {}),
+})
+
+export function slackMessageOf({ subject, lead, facts, whatToDo, steps, links, lists, footer }: Letter): SlackMessage {
   const header = subject.length > LONGEST_HEADER ? `${subject.slice(0, LONGEST_HEADER - 1)}…` : subject
   const todo = steps.map((step, i) => (steps.length > 1 ? `${i + 1}. ${bare(step)}` : bare(step)))
   return {
@@ -30,16 +37,7 @@ export function slackMessageOf({ subject, lead, facts, whatToDo, steps, link, li
         fields: facts.slice(0, 10).map(([label, value]) => ({ type: 'mrkdwn', text: `*${bare(label)}*\n${bare(value)}` })),
       },
       section(`*${bare(whatToDo)}*\n${todo.join('\n')}`),
-      ...(link === undefined
-        ? []
-        : [
-            {
-              type: 'actions',
-              elements: [
-                { type: 'button', text: { type: 'plain_text', text: link.text, emoji: false }, url: link.url, style: 'primary' },
-              ],
-            },
-          ]),
+      ...(links.length === 0 ? [] : [{ type: 'actions', elements: links.map(buttonOf) }]),
       ...lists.map(({ title, items }) => section(`*${bare(title)}*\n${items.map((item) => `• ${bare(item)}`).join('\n')}`)),
       { type: 'context', elements: [{ type: 'plain_text', text: footer, emoji: false }] },
     ],

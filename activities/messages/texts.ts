@@ -66,6 +66,12 @@ interface Labels {
   readonly found: string
   readonly fetch: string
   readonly fetchHint: string
+  readonly signIn: string
+  /** Where the old key signs, and no link takes that over. */
+  readonly signForIt: string
+  readonly orAskForIt: string
+  /** Where no link leads to the key. */
+  readonly askForIt: string
   readonly footer: string
 }
 
@@ -164,7 +170,13 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       atThisRate: 'at this rate all by',
       found: 'Where it was found',
       fetch: 'Fetch the new key',
-      fetchHint: 'This link holds no secret: the page asks you to sign in or to show the old key.',
+      fetchHint: 'This link holds no secret: the page asks for the old key.',
+      signIn: 'Sign in, and fetch it there',
+      signForIt:
+        'Programs with our library or agent fetch the new key by themselves; any other asks for it with a request that the old key signs. Never enter the old key itself anywhere.',
+      orAskForIt: 'If neither is possible, answer this message, or ask us as you always do: we give you a claim for it.',
+      askForIt:
+        'To get the new key, answer this message, or ask us as you always do: once we know that it is you, we give you a claim for it. The old key does not open the way to it.',
       footer: 'You get this message because you are a contact for this credential.',
     },
   },
@@ -267,7 +279,14 @@ export const TEXTS: Readonly<Record<Language, Texts>> = {
       atThisRate: 'wenn es so weitergeht, alle bis',
       found: 'Wo er gefunden wurde',
       fetch: 'Neuen Schlüssel abholen',
-      fetchHint: 'Dieser Link enthält kein Geheimnis: Die Seite verlangt eine Anmeldung oder den alten Schlüssel.',
+      fetchHint: 'Dieser Link enthält kein Geheimnis: Die Seite verlangt den alten Schlüssel.',
+      signIn: 'Anmelden und dort abholen',
+      signForIt:
+        'Programme mit unserer Bibliothek oder unserem Agenten holen den neuen Schlüssel von selbst ab; jedes andere fragt danach mit einer Anfrage, die der alte Schlüssel signiert. Geben Sie den alten Schlüssel selbst nirgends ein.',
+      orAskForIt:
+        'Geht beides nicht, antworten Sie auf diese Nachricht oder fragen Sie uns wie sonst auch: Sie bekommen von uns einen Abholschein dafür.',
+      askForIt:
+        'Um den neuen Schlüssel zu bekommen, antworten Sie auf diese Nachricht oder fragen Sie uns wie sonst auch: Sobald wir wissen, dass Sie es sind, bekommen Sie von uns einen Abholschein dafür. Der alte Schlüssel öffnet den Weg zum neuen nicht.',
       footer: 'Sie erhalten diese Nachricht, weil Sie als Kontakt für diesen Zugang eingetragen sind.',
     },
   },

@@ -2,16 +2,18 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { LANGUAGES, NOTIFICATION_KINDS } from '@keyturn/contract'
+import { LANGUAGES, type Language, NOTIFICATION_KINDS, type NotificationKind } from '@keyturn/contract'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { emailOf } from '../../activities/messages/email.ts'
+import type { Facts } from '../../activities/messages/facts.ts'
 import { letterOf, timeText } from '../../activities/messages/letter.ts'
 import { loadTexts, withOwnTexts } from '../../activities/messages/own-texts.ts'
 import { sampleFacts } from '../../activities/messages/sample.ts'
 import { slackMessageOf } from '../../activities/messages/slack.ts'
 import { flawsOfTemplate } from '../../activities/messages/template.ts'
 import { FIELDS_OF, TEXT_NAMES, TEXTS } from '../../activities/messages/texts.ts'
+import type { ByOldKey } from '../../registry/by-old-key.ts'
 
 const publicUrl = 'https://keys.example.com'
 const AT = new Date('2026-11-26T13:30:00Z')
@@ -53,6 +55,78 @@ test('a client that is on its way hears how far it is, and when it will be done'
   expect(of('deadline-near')).toMatch(/^3 \/ 5; at this rate all by Saturday,? 28 November 2026 at 13:30 UTC$/)
   expect(of('reminder')).toBe('0 / 5')
   expect(of('rolled-back')).toBeUndefined()
+})
+
+describe('the way to a new key that is not fetched yet', () => {
+  const rotationId = 'rot_Sample0000000000'
+  const PAGE = `${publicUrl}/claim/${rotationId}`
+  const signInUrl = 'https://portal.example.com/keys?of={rotationId}'
+  const PORTAL = `https://portal.example.com/keys?of=${rotationId}`
+  const ASK = { en: /answer this message.* we give you a claim/, de: /antworten Sie auf diese Nachricht.* Abholschein/ }
+  const SIGN = { en: /asks for it with a request that the old key signs/, de: /Anfrage, die der alte Schlüssel signiert/ }
+  const read = (language: Language, facts: Facts, portal?: string) => {
+    const { links, steps } = letterOf(facts, { texts: TEXTS, publicUrl, signInUrl: portal })
+    const text = steps.join('\n')
+    return { urls: links.map(({ url }) => url), asks: ASK[language].test(text), signs: SIGN[language].test(text) }
+  }
+
+  describe.each(LANGUAGES)('in %s', (language) => {
+    const sample = (message: NotificationKind, byOldKey?: ByOldKey): Facts => {
+      const { byOldKey: _, ...facts } = sampleFacts(message, { language, at: AT })
+      return { ...facts, ...(byOldKey === undefined ? {} : { byOldKey }) }
+    }
+
+    test.each(['introduced', 'reminder', 'deadline-near'] as const)(
+      '%s: the old key is asked for where it is a bearer that opens',
+      (message) => {
+        const facts = sample(message, 'sent')
+        expect(read(language, facts)).toEqual({ urls: [PAGE], asks: false, signs: false })
+        expect(read(language, facts, signInUrl)).toEqual({ urls: [PAGE, PORTAL], asks: false, signs: false })
+      },
+    )
+
+    test.each(['introduced', 'reminder', 'deadline-near'] as const)('%s: a key that signs is asked for nowhere', (message) => {
+      const facts = sample(message, 'signed')
+      expect(read(language, facts)).toMatchObject({ urls: [], signs: true })
+      expect(letterOf(facts, { texts: TEXTS, publicUrl }).steps.join()).toMatch(
+        language === 'en' ? /give you a claim/ : /Abholschein/,
+      )
+      expect(read(language, facts, signInUrl)).toEqual({ urls: [PORTAL], asks: false, signs: true })
+    })
+
+    test.each(['introduced', 'emergency', 'leak', 'deadline-near'] as const)(
+      '%s: where the old key opens nothing, one signs in, or asks',
+      (message) => {
+        expect(read(language, sample(message))).toEqual({ urls: [], asks: true, signs: false })
+        expect(read(language, sample(message), signInUrl)).toEqual({ urls: [PORTAL], asks: false, signs: false })
+      },
+    )
+  })
+
+  test('is said to whoever reads an operator’s own steps, too', () => {
+    const { texts } = withOwnTexts({ en: { emergency: { steps: ['Do it.'] } } })
+    const { steps } = letterOf(sampleFacts('emergency', { at: AT }), { texts, publicUrl })
+    expect(steps).toEqual(['Do it.', expect.stringMatching(ASK.en)])
+  })
+
+  test('needs no words where the claim is in the message, and is none where nothing is to be fetched', () => {
+    const { rotation = expect.fail(), ...facts } = sampleFacts('emergency', { at: AT })
+    const open = { ...facts, rotation: { ...rotation, policy: { ...rotation.policy, claimInMessages: true } }, claimCode: 'code' }
+    expect(read('en', open, signInUrl)).toEqual({ urls: [`${publicUrl}/claim#code`], asks: false, signs: false })
+    const { claimCode: _, ...fetched } = { ...facts, rotation }
+    expect(read('en', fetched, signInUrl)).toEqual({ urls: [], asks: false, signs: false })
+  })
+
+  test('has its place in mails and in Slack: every link, the likeliest first', () => {
+    const letter = letterOf(sampleFacts('introduced', { at: AT }), { texts: TEXTS, publicUrl, signInUrl })
+    const { text, html } = emailOf(letter)
+    for (const shown of [text, html])
+      expect([shown.indexOf(PAGE) > 0, shown.indexOf(PORTAL) > shown.indexOf(PAGE)]).toEqual([true, true])
+    expect(slackMessageOf(letter).blocks).toContainEqual({
+      type: 'actions',
+      elements: [expect.objectContaining({ url: PAGE, style: 'primary' }), expect.objectContaining({ url: PORTAL })],
+    })
+  })
 })
 
 test('it can be read on dark and on light ground', () => {

@@ -31,3 +31,17 @@ test('the fallback of gateways: token and Ed25519 key, or neither; neither is ev
     expect(text).not.toContain(wrong)
   }
 })
+
+test('where clients sign in is an https address, with the rotation where that belongs', () => {
+  const signInUrl = (url: string) => loadConfig({ KEYTURN_SIGN_IN_URL: url }, ['delivery']).delivery.signInUrl
+  for (const url of ['https://portal.example.com', 'https://portal.example.com/keys/{rotationId}?from=mail#{rotationId}'])
+    expect(signInUrl(url)).toBe(url)
+  for (const url of [
+    'http://portal.example.com',
+    'https://{rotationId}.example.com',
+    'https://portal.example.com/{keyId}',
+    'https:///x',
+    'https://a b',
+  ])
+    expect(() => signInUrl(url)).toThrow('KEYTURN_SIGN_IN_URL: not usable')
+})
