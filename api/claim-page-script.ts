@@ -10,6 +10,8 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
   const fragment = location.hash.slice(1)
   const code = /^[0-9A-Za-z]{43}$/.test(fragment) ? fragment : undefined
   const subtle = globalThis.crypto?.subtle
+  // There only where it may be shown.
+  const oldKey = part('oldKey')
   let pair
 
   const say = (text, bad = false) => {
@@ -17,8 +19,10 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
     part('said').className = bad ? 'bad' : ''
   }
   const show = (...ids) => {
-    for (const id of ['ask', 'old', 'make', 'shown']) part(id).hidden = !ids.includes(id)
+    for (const id of ['ask', 'old', 'elsewhere', 'make', 'shown']) if (part(id)) part(id).hidden = !ids.includes(id)
   }
+  // A key that is sent is one word. PEM, a JSON Web Key and the bare PKCS #8 of an Ed25519 key are private keys, which sign.
+  const isSent = (key) => /^[!-~]+$/.test(key) && !/^(?:[{"]|M[CF][0-9A-Za-z]CAQ[AE]w)/.test(key)
   const bytes = (text) => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0))
   const number = (n) => [n >>> 24, (n >>> 16) & 255, (n >>> 8) & 255, n & 255]
 
@@ -49,8 +53,12 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
   }
 
   async function fetchKey(body, asItIs = false) {
-    const old = part('oldKey').value.trim()
+    const old = oldKey === null ? '' : oldKey.value.trim()
     if (code === undefined && old === '') return say('Enter the key that is being replaced.', true)
+    if (code === undefined && !isSent(old)) {
+      oldKey.value = ''
+      return say('This is no key that is sent with requests, so it has not been sent from here either. A private key signs, and never leaves its place.', true)
+    }
     const path = code === undefined ? '/v1/successor' : '/v1/claims/' + code
     say('Asking …')
     let answer
@@ -80,7 +88,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
     const { jwe, token, keyId, sunsetAt } = said
     const secret = jwe === undefined ? token : asItIs ? jwe : await decrypt(jwe)
     history.replaceState(null, '', location.pathname)
-    part('oldKey').value = ''
+    if (oldKey !== null) oldKey.value = ''
     show('shown')
     part('token').textContent = secret ?? ''
     part('secret').hidden = secret === undefined
@@ -106,7 +114,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
   }
 
   part('fetch').addEventListener('click', ({ currentTarget }) => void press(currentTarget, withRecipient))
-  part('oldKey').addEventListener('keydown', ({ key }) => {
+  oldKey?.addEventListener('keydown', ({ key }) => {
     if (key === 'Enter') part('fetch').click()
   })
   part('enrol').addEventListener('click', ({ currentTarget }) => void press(currentTarget, async () => ({ publicKey: part('publicKey').value.trim() })))
@@ -128,6 +136,7 @@ export const CLAIM_PAGE_SCRIPT = `'use strict'
   })
 
   if (fragment !== '' && code === undefined) say('This link is not complete. Copy it as a whole.', true)
+  else if (code === undefined && oldKey === null) show('elsewhere')
   else show('ask', ...(code === undefined ? ['old'] : []))
 })()
 `

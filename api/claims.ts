@@ -133,11 +133,14 @@ export function claimRoutes(api: Api, deps: ApiDeps): void {
         case 'expired':
           throw new ApiError('claim-expired', 'The secret has been destroyed. Ask the provider for a rotation.')
         case 'refused':
-          throw new ApiError('successor-refused', 'Use the claim that the provider has sent.')
+          throw new ApiError(
+            'successor-refused',
+            'This key does not open the way to the new one. Use a claim: your provider gives you one.',
+          )
         case 'shown-signing-key':
           throw new ApiError(
             'successor-refused',
-            'This key signs requests: sign this one with it, or use the claim that the provider has sent. It has been sent in the open now, which it must never be: have it replaced.',
+            'This key signs requests: sign this one with it, or use a claim, which your provider gives you. It has been sent in the open now, which it must never be: have it replaced.',
           )
         case 'no-successor':
           throw new ApiError('no-successor', 'No rotation of this key is in its overlap window.')

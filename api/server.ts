@@ -77,7 +77,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   api.register((open, _options, done) => {
     healthRoutes(open, deps)
     claimRoutes(open, deps)
-    claimPageRoutes(open)
+    claimPageRoutes(open, deps)
     doneRoutes(open, deps)
     feedRoutes(open, deps)
     fallbackRoutes(open, deps)

@@ -54,7 +54,7 @@ const passing = (holds: () => boolean | Promise<boolean>, what: string, ms = 60_
   )
 
 describe('by e-mail', () => {
-  test('G5: a mail has no claim and no key in it, but a link where one signs in; and all that a person has to know', async () => {
+  test('G5: a mail has no claim and no key in it, but a link; and all that a person has to know', async () => {
     const box = mailbox()
     const rotation = await rotate([email(box)], { client: { language: 'de', timeZone: 'Europe/Berlin' } })
     await house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)

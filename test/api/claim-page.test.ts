@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import pino from 'pino'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -28,6 +29,50 @@ test('to open the page hands nothing out, and nobody keeps it, frames it or hear
   }
   expect((await fetch(`${at.client.url}/claim/${'a'.repeat(43)}`)).status).toBe(400)
   expect(await claimOfKey(at.house.db, keyId)).toMatchObject({ state: 'open' })
+})
+
+/** A credential of a kind whose new key is not fetched yet. */
+async function monitored(kind: 'bearer' | 'hmac-sha256' | 'ed25519' = 'bearer') {
+  const input = {
+    name: 'feed',
+    environment: 'prod',
+    scopes: [],
+    kind,
+    ...(kind === 'ed25519' ? { publicKey: newPublicKey() } : {}),
+  }
+  const { body } = await at.client.post<CreatedBody>(`/v1/clients/${await newClient(at.client)}/credentials`, input)
+  const token = kind === 'ed25519' ? '' : (await redeem(at.client, body.claim)).body.token
+  const { rotationId } = (await trigger(at.client, body.credentialId)).body
+  await reached(at.client, rotationId, 'monitoring')
+  return { ...body, token, rotationId }
+}
+
+test('a key is asked for only where it is sent with requests, and opens the way to the next one', async () => {
+  const asks = async (path: string) => (await (await fetch(`${at.client.url}/claim${path}`)).text()).includes('id="oldKey"')
+  const { rotationId, token } = await monitored()
+  expect([await asks(''), await asks(`/${rotationId}`)]).toEqual([false, true])
+  for (const kind of ['hmac-sha256', 'ed25519'] as const)
+    expect([kind, await asks(`/${(await monitored(kind)).rotationId}`)]).toEqual([kind, false])
+
+  const { credentialId } = await claimedCredential(at.client)
+  const closed = await at.house.rotate(credentialId, { successorByOldKey: false })
+  await reached(at.client, closed.rotationId, 'monitoring')
+  expect(await asks(`/${closed.rotationId}`)).toBe(false)
+
+  const leaked = await monitored()
+  await at.client.post('/v1/leaks', { token: leaked.token, source: 'test', url: 'https://example.com/' })
+  expect(await asks(`/${leaked.rotationId}`)).toBe(false)
+
+  await at.client.post(`/v1/rotations/${rotationId}/escalate`, { reason: 'exposed' })
+  await reached(at.client, rotationId, 'completed')
+  expect([await asks(`/${rotationId}`), (await at.client.post('/v1/successor', undefined, { token })).status]).toEqual([
+    false,
+    403,
+  ])
+
+  const done = await monitored()
+  expect((await at.client.post('/v1/successor', undefined, { token: done.token })).status).toBe(200)
+  expect(await asks(`/${done.rotationId}`)).toBe(false)
 })
 
 describe.skipIf(browserAt === undefined)('the claim page in a browser (skipped where there is no chromium)', () => {
@@ -107,6 +152,25 @@ describe.skipIf(browserAt === undefined)('the claim page in a browser (skipped w
     expect(at.house.verdicts((await page.locator('#token').textContent()) ?? '')).toEqual([true])
     expect(await page.getByLabel('The key that is being replaced').inputValue()).toBe('')
     expect(errors).toEqual([])
+  })
+
+  test('G5: sends no private key, in whatever form it is entered, and asks for none', async () => {
+    const { rotationId } = await monitored()
+    const { page, asked } = await open(`/claim/${rotationId}`)
+    const { privateKey } = generateKeyPairSync('ed25519')
+    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+    const forms = [pem, pem.replace(/-----.*?-----|\s/g, ''), JSON.stringify(privateKey.export({ format: 'jwk' }))]
+    for (const form of forms) {
+      await page.getByLabel('The key that is being replaced').fill(form)
+      await page.getByRole('button', { name: 'Show the key' }).click()
+      await said(page, /has not been sent from here/)
+      expect(await page.getByLabel('The key that is being replaced').inputValue()).toBe('')
+    }
+    expect(asked).toEqual([`GET ${at.client.url}/claim/${rotationId}`])
+
+    const signing = (await open(`/claim/${(await monitored('hmac-sha256')).rotationId}`)).page
+    await signing.getByText('Do not enter it anywhere').waitFor()
+    expect(await signing.locator('input:visible, button:visible').count()).toBe(0)
   })
 
   test('takes the public half of a key that the client makes', async () => {

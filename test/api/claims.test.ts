@@ -238,7 +238,7 @@ describe('POST /v1/successor', () => {
     const { token, rotationId } = await monitored()
     await at.client.post(`/v1/rotations/${rotationId}/escalate`, { reason: 'leaked' })
     await reached(at.client, rotationId, 'completed')
-    expect(problemOf(await successor(token))).toMatchObject({ status: 403, code: 'successor-refused', detail: /Use the claim/ })
+    expect(problemOf(await successor(token))).toMatchObject({ status: 403, code: 'successor-refused', detail: /Use a claim/ })
   })
 
   test('refuses where the policy says that claims alone are good enough, and the claim stays good', async () => {

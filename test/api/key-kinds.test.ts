@@ -42,7 +42,7 @@ describe('hmac-sha256', () => {
     await reached(at.client, rotationId, 'monitoring')
     const refused = await at.client.post('/v1/successor', undefined, { token })
     expect(problemOf(refused)).toMatchObject({ status: 403, code: 'successor-refused' })
-    expect(problemOf(refused).detail).toMatch(/sign this one with it, or use the claim .* sent in the open now/)
+    expect(problemOf(refused).detail).toMatch(/sign this one with it, or use a claim, .* sent in the open now/)
     const claimed = await redeem(at.client, await at.house.claimCodeOf(rotationId))
     expect([claimed.status, claimed.body.token]).toEqual([200, expect.stringMatching(/^kt_prod_/)])
   })
