@@ -3,6 +3,7 @@
  * API; the pair that the answer is encrypted to is in the store before that, so whoever finds a claim that its maker did not end, repeats it and gets
  * the same answer (docs/adr/0020).
  */
+import { askOwnKey } from './agent/own-key.ts'
 import { ClaimError } from './claim-error.ts'
 import type { Listener } from './events.ts'
 import { newPair } from './key-pairs.ts'
@@ -108,12 +109,13 @@ export class Claimant {
       const { value } = stored
       const { current, pending, refused } = value
       if (isReplaced(value, wanted)) return current
+      // A claim of an older version does not say which key asks: it waits for a notice on that key.
+      if (wanted.begun === true && (pending?.keyId ?? pending?.claim) === undefined) return current
       const leased = pending === undefined ? 0 : Date.parse(pending.since) + patience - asking.now()
       if (pending !== undefined && pending.since !== this.#lease && leased > 0) {
         await pause(Math.min(leased, jittered(LOOK_MS)), signal)
         continue
       }
-      if (pending === undefined && wanted.begun === true) return current
       if (pending === undefined && wanted.code === undefined && refused?.keyId === wanted.keyId) {
         const until = Date.parse(refused.until)
         if (until > asking.now()) {
@@ -121,16 +123,17 @@ export class Claimant {
           throw new ClaimError(refused.code)
         }
       }
-      const own = await this.#lend(pending, wanted, current)
+      const own = await this.#lend(value, wanted)
       const { refused: _, ...kept } = value
       const leasedNow = await keyring.replace({ ...kept, pending: own }, stored.version, signal)
       if (leasedNow === undefined) continue
       this.#lease = own.since
-      const asked = keyOf(value, wanted) ?? current
+      const asked = keyOf(value, own.keyId ?? wanted.keyId) ?? current
       const answer = await askForSuccessor(asking, asked, own, signal)
       if (answer.outcome === 'key') {
         const version = wanted.version === undefined ? {} : { version: wanted.version }
-        const key = await this.#keep(value, own, { ...answer.key, ...version }, asked)
+        const old = own.claim === undefined ? asked : await this.#accepted(value)
+        const key = await this.#keep(value, own, { ...answer.key, ...version }, old)
         if (key !== undefined) return key
       } else if (answer.outcome === 'refused') {
         const until = new Date(asking.now() + jittered(REFUSED_MS[answer.code] ?? REFUSED_LONG_MS))
@@ -149,10 +152,19 @@ export class Claimant {
   }
 
   /** The claim, as of now; with a pair of its own when nobody has begun it. */
-  async #lend(pending: PendingClaim | undefined, { code }: Wanted, { kind }: StoredKey): Promise<PendingClaim> {
+  async #lend(value: StoredCredential, { keyId, code }: Wanted): Promise<PendingClaim> {
     const since = new Date(this.#options.asking.now()).toISOString()
-    if (pending !== undefined) return { ...pending, since }
-    return { since, privateKey: await newPair(kind), ...(code === undefined ? {} : { claim: code }) }
+    if (value.pending !== undefined) return { ...value.pending, since }
+    const by = code === undefined ? { keyId } : { claim: code }
+    return { since, privateKey: await newPair(value.current.kind), ...by }
+  }
+
+  /** What a claim that was handed over replaces: it names no key, and the current one may have been withdrawn. */
+  async #accepted({ current, previous }: StoredCredential): Promise<StoredKey> {
+    const { asking, signal } = this.#options
+    if (previous === undefined) return current
+    const own = await askOwnKey(asking, current, signal).catch(() => current)
+    return own === undefined ? previous : current
   }
 
   /**
@@ -183,7 +195,7 @@ export class Claimant {
 }
 
 /** The key that asks for its successor: the current one, or the one before it where a rotation was rolled back. */
-const keyOf = ({ current, previous }: StoredCredential, { keyId }: Wanted): StoredKey | undefined =>
+const keyOf = ({ current, previous }: StoredCredential, keyId: string): StoredKey | undefined =>
   [current, previous].find((key) => key?.keyId === keyId)
 
 export function isReplaced(

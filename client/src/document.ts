@@ -88,12 +88,14 @@ function readFirstClaim({ pending, refused }: Fields, kind: KeyKind, where: stri
 
 function readPending(value: unknown, where: string): PendingClaim {
   if (!isObject(value)) throw unreadable(where, '"pending" is not an object')
-  const { since, privateKey, claim } = value
+  const { since, privateKey, keyId, claim } = value
   if (!isText(since) || Number.isNaN(Date.parse(since))) throw unreadable(where, '"pending.since" is not a time')
+  if (keyId !== undefined && !isText(keyId)) throw unreadable(where, '"pending.keyId" is not a text')
   if (claim !== undefined && !isText(claim)) throw unreadable(where, '"pending.claim" is not a text')
   return {
     since,
     privateKey: readJwk(privateKey, where, 'pending.privateKey'),
+    ...(keyId === undefined ? {} : { keyId }),
     ...(claim === undefined ? {} : { claim }),
   }
 }

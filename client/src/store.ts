@@ -28,7 +28,9 @@ export interface PendingClaim {
   readonly since: string
   /** Of the recipient of the answer (P-256); for an Ed25519 credential the new key itself. */
   readonly privateKey: PrivateJwk
-  /** The code of the claim that was handed over; absent where the old key asks for its successor. */
+  /** Of the key that asks: not `current` where that was withdrawn. Not written by older versions. */
+  readonly keyId?: string
+  /** The code of the claim that was handed over, where no key asks. */
   readonly claim?: string
 }
 

@@ -6,6 +6,7 @@ import {
   createClient,
   memoryStore,
   type Store,
+  type StoredCredential,
   StoreError,
 } from '@keyturn/client'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -177,6 +178,120 @@ describe('when the new key is refused', () => {
     await adopted(client, old.successor.keyId)
     expect(await call(client)).toBe(200)
   })
+})
+
+describe('after a rotation that was rolled back', () => {
+  /** The store has the new key as the current one, which is dead; the old one lives, and has another successor. */
+  async function rolledBack({ provider, old, store }: Pick<Scene, 'provider' | 'old' | 'store'>): Promise<{ next: ProviderKey }> {
+    const dead = provider.rotate(old)
+    dead.state = 'deactivated'
+    const [current, previous] = [dead, old].map(
+      ({ keyId, token, version }) => ({ keyId, version, kind: 'bearer', token }) as const,
+    )
+    if (current === undefined || previous === undefined) throw new Error('there are two')
+    await store.replace({ format: 1, current, previous }, (await store.read())?.version)
+    const next = provider.issue(3)
+    old.successor = next
+    return { next }
+  }
+
+  const isClaimed = async (store: Store, { keyId }: ProviderKey): Promise<void> => {
+    await eventually(async () => (await stored(store))?.current?.keyId === keyId, 'the new key in the store', 10_000)
+  }
+
+  test('a claim whose process was killed is ended with the key that it was begun with, also by one that has seen no notice', async () => {
+    const at = await scene()
+    const { next } = await rolledBack(at)
+    const first = at.open({ fetch: dying(at.provider) })
+    expect(await at.call(first)).toBe(200)
+    await eventually(() => at.provider.claims.length === 1, 'a claim')
+    await first.close()
+    await at.open({ abandonedMs: 50 }).keyId()
+    await isClaimed(at.store, next)
+    expect((await stored(at.store))?.current).toMatchObject({ token: next.token })
+    expect(await stored(at.store)).toMatchObject({ previous: { keyId: at.old.keyId } })
+    expect(at.provider.claims.map(({ status }) => status)).toEqual([200, 200])
+  })
+
+  test('a claim that an older version has begun waits for a notice, which says whose successor it is', async () => {
+    const at = await scene()
+    const { next } = await rolledBack(at)
+    const first = at.open({ fetch: dying(at.provider) })
+    await at.call(first)
+    await eventually(() => at.provider.claims.length === 1, 'a claim')
+    await first.close()
+    const { value, version } = (await at.store.read()) ?? expect.fail()
+    const { keyId, ...pending } = (value.current && value.pending) ?? expect.fail()
+    expect(keyId).toBe(at.old.keyId)
+    await at.store.replace({ ...(value as StoredCredential), pending }, version)
+    const client = at.open({ abandonedMs: 50 })
+    await client.keyId()
+    await at.open({ abandonedMs: 50 }).keyId()
+    expect(await at.call(client)).toBe(200)
+    await eventually(async () => (await at.call(client)) === 200 && (await client.keyId()) === next.keyId, 'the new key')
+    expect(at.provider.claims.map(({ status }) => status)).toEqual([200, 200])
+  })
+
+  test('a claim that is handed over replaces the dead key, and the one that is accepted stays', async () => {
+    const at = await scene()
+    await rolledBack(at)
+    const next = at.provider.issue(3)
+    await at.open().claim(someCode())
+    expect(await stored(at.store)).toMatchObject({ current: { keyId: next.keyId }, previous: { keyId: at.old.keyId } })
+  })
+
+  test('a process that is killed at any step of the claim loses no key, and nothing is claimed twice', async () => {
+    const { provider } = await scene()
+    let isKilled = true
+    for (let steps = 0; isKilled; steps++) {
+      const at = { provider, old: provider.issue(), store: memoryStore() }
+      const { next } = await rolledBack(at)
+      const before = provider.claims.length
+      const api = `${provider.url}/control/`
+      const url = `${provider.url}/v1/orders`
+      const { died, step } = mortal(steps)
+      const victim = createClient({
+        store: { read: () => step(at.store.read), replace: (...written) => step(() => at.store.replace(...written)) },
+        api,
+        fetch: (...asked) => (String(asked[0]).startsWith(api) ? step(() => fetch(...asked)) : fetch(...asked)),
+      })
+      victim.fetch(url).catch(() => undefined)
+      isKilled = await Promise.race([died.then(() => true), isClaimed(at.store, next).then(() => false)])
+      const heir = createClient({ store: at.store, api, abandonedMs: 20 })
+      onTestFinished(() => heir.close())
+      await heir.keyId()
+      await eventually(async () => {
+        const { status } = await heir.fetch(url)
+        expect([steps, status]).toEqual([steps, 200])
+        return (await heir.keyId()) === next.keyId
+      }, `the new key after ${steps} steps`)
+      const claims = provider.claims.slice(before)
+      expect([steps, new Set(claims.map(({ status }) => status))]).toEqual([steps, new Set([200])])
+      expect(new Set(claims.map(({ recipient }) => recipient)).size).toBe(1)
+    }
+  })
+
+  /** A process that is killed after so many steps: nothing that it does then has any effect. */
+  function mortal(steps: number) {
+    let left = steps
+    let die: () => void
+    const died = new Promise<void>((resolve) => {
+      die = resolve
+    })
+    const live = async (): Promise<void> => {
+      left -= 1
+      if (left >= 0) return
+      die()
+      await new Promise(() => undefined)
+    }
+    const step = async <T>(work: () => Promise<T>): Promise<T> => {
+      await live()
+      const result = await work()
+      await live()
+      return result
+    }
+    return { died, step }
+  }
 })
 
 describe('bodies that can be read once', () => {

@@ -79,6 +79,7 @@ export class Provider {
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const key = this.keys.find(({ token }) => request.headers.authorization === `Bearer ${token}`)
     const path = request.url ?? ''
+    if (path === '/control/v1/keys/self') return tellOwnKey(key, response)
     if (path.startsWith('/control/')) return this.claim(path.slice('/control'.length), key, request, response)
     const accepted = key?.state === 'active'
     const seen = { keyId: key?.keyId, method: request.method ?? '', url: path, headers: request.headers }
@@ -104,7 +105,8 @@ export class Provider {
       }
       const code = /^\/v1\/claims\/(.+)$/.exec(path)?.[1]
       const successor = code === undefined ? key?.successor : this.keys.at(-1)
-      if (code === undefined && key?.state !== 'active') return refuse(response, 'invalid-key')
+      if (code === undefined && key === undefined) return refuse(response, 'invalid-key')
+      if (code === undefined && key?.state !== 'active') return refuse(response, 'successor-refused')
       if (successor === undefined) return refuse(response, 'no-successor')
       const handed = this.handedTo.get(successor.keyId)
       if (handed !== undefined && handed !== thumbprint) return refuse(response, 'claim-used')
@@ -124,6 +126,13 @@ async function textOf(request: IncomingMessage): Promise<string> {
   let text = ''
   for await (const chunk of request.setEncoding('utf8')) text += chunk
   return text
+}
+
+function tellOwnKey(key: ProviderKey | undefined, response: ServerResponse): void {
+  if (key?.state !== 'active') return void refuse(response, 'invalid-key')
+  const { keyId, version, successor } = key
+  response.setHeader('content-type', 'application/json')
+  response.end(JSON.stringify({ keyId, version, successor: successor?.version }))
 }
 
 function refuse(response: ServerResponse, code: ProblemCode): number {
