@@ -2,6 +2,7 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { Duplex } from 'node:stream'
+import { urlToHttpOptions } from 'node:url'
 import { type ProblemDocument, problem } from '@keyturn/contract'
 import { decide } from './decide.ts'
 import { requestFields, responseFields } from './forwarding.ts'
@@ -51,6 +52,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
   const basePath = upstream.pathname.replace(/\/+$/, '')
   const sockets = new Set<Duplex>()
   const send = upstream.protocol === 'https:' ? httpsRequest : httpRequest
+  const { protocol, hostname, port } = urlToHttpOptions(upstream)
 
   const refuse = (socket: Duplex, document: ProblemDocument, fields: Readonly<Record<string, string>>): void =>
     answerUpgrade(socket, document.status, problemAnswer(document, fields))
@@ -71,7 +73,12 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
       const { keyId } = answer.key
       const fields = requestFields(request, answer.identity, trustedProxies > 0)
-      const outgoing = send(new URL(basePath + path, upstream), {
+      // Never as a URL: relative to the API's, `//elsewhere/` is another host.
+      const outgoing = send({
+        protocol,
+        hostname,
+        port,
+        path: basePath + path,
         headers: ['host', upstream.host, ...fields, 'connection', 'Upgrade', 'upgrade', 'websocket'],
         agent: false,
         timeout: upstreamTimeoutMs,
