@@ -11,6 +11,7 @@ import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './in
 import { createThrottle, type Log } from './log.ts'
 import { createScopesOf, type Route } from './routes.ts'
 import { answerUpgrade, writeHead } from './upgrade-answer.ts'
+import { handshakeFlaw } from './upgrade-offer.ts'
 
 export interface ProxyOptions {
   readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
@@ -67,6 +68,8 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       socket.once('close', () => sockets.delete(socket))
       const path = pathOf(request.url)
       if (path === undefined) return refuse(socket, NO_PATH, {})
+      const flaw = handshakeFlaw(request)
+      if (flaw !== undefined) return refuse(socket, flaw, {})
       const info = describeRequest(request, path, trustedProxies)
       const scopes = scopesOf(path, request)
       const answer = await decide(gateway, info, scopes)
@@ -75,6 +78,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       const fields = requestFields(request, answer.identity, trustedProxies > 0)
       // Never as a URL: relative to the API's, `//elsewhere/` is another host.
       const outgoing = send({
+        method: 'GET',
         protocol,
         hostname,
         port,

@@ -4,8 +4,9 @@ import { type AddressInfo, connect } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { createProxy, startServer } from '@keyturn/gateway'
+import { keyturn, keyturnUpgrade } from '@keyturn/gateway/node'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { openWorld, shut, type World } from './world.ts'
+import { listen, openWorld, shut, type World } from './world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -15,6 +16,7 @@ afterAll(() => world.close())
 
 const ACCEPTED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
 const WEBSOCKET = ['Connection: Upgrade', 'Upgrade: websocket']
+const H2C = ['Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA']
 
 interface Api {
   readonly url: URL
@@ -102,5 +104,67 @@ describe('an upgrade through the reverse proxy', () => {
     const api = await openApi('::1')
     expect(statusOf(await say(await openProxy(api.url), head('GET /x?y=1', WEBSOCKET)))).toBe(101)
     expect(api.seen).toEqual(['upgrade GET /x?y=1'])
+  })
+})
+
+/** The ways in that are handed the request by `upgrade`. */
+const openNode = async (api: Api): Promise<URL> => {
+  const { gateway } = world
+  const server = createServer(keyturn({ gateway }, () => undefined))
+  const upgrade = keyturnUpgrade({ gateway }, (request, socket) => {
+    api.seen.push(`upgrade ${request.method} ${request.url}`)
+    socket.end(ACCEPTED)
+  })
+  server.on('upgrade', upgrade)
+  onTestFinished(() => shut(server))
+  return listen(server)
+}
+
+describe.each([
+  ['the reverse proxy', (api: Api) => openProxy(api.url)],
+  ['keyturnUpgrade', openNode],
+])('a WebSocket through %s', (_, open) => {
+  test.each([
+    ['DELETE', []],
+    ['POST', []],
+    ['OPTIONS', []],
+    ['GET', ['Content-Length: 5']],
+    ['GET', ['Transfer-Encoding: chunked']],
+  ])('is opened by nothing but a GET without a body: %s %j', async (method, fields) => {
+    const api = await openApi()
+    const url = await open(api)
+    const [answer, body] = (await say(url, head(`${method} /orders`, [...WEBSOCKET, ...fields]))).split('\r\n\r\n')
+    expect(statusOf(answer ?? '')).toBe(400)
+    expect(JSON.parse(body ?? '')).toMatchObject({ code: 'invalid-request', detail: expect.stringContaining('GET') })
+    expect(statusOf(await say(url, head('GET /orders', [...WEBSOCKET, 'Content-Length: 0'])))).toBe(101)
+    expect(api.seen).toEqual(['upgrade GET /orders'])
+  })
+})
+
+describe('an offer of another protocol, as curl and Java make it', () => {
+  test('is passed over with any method: the request is the plain one that it also is, with its body', async () => {
+    const api = await openApi()
+    const url = await openProxy(api.url)
+    const sized = ['Content-Length: 5']
+    const answers = [
+      await say(url, head('GET /1', H2C)),
+      await say(url, head('DELETE /2', H2C)),
+      await say(url, `${head('POST /3', [...H2C, ...sized])}hello`),
+      await say(url, head('PUT /4', [...H2C, ...sized]), 'he', 'llo'),
+      await say(url, head('POST /5', [...H2C, 'Transfer-Encoding: chunked']), '2\r\nhe\r\n', '3\r\nllo\r\n0\r\n\r\n'),
+      await say(url, `${head('POST /6', [...H2C, ...sized, 'Expect: 100-continue'])}hello`),
+    ]
+    expect(answers.map(statusOf)).toEqual([200, 200, 200, 200, 200, 100])
+    expect(answers[5]).toContain('HTTP/1.1 200 OK')
+    expect(api.seen).toEqual(['GET /1', 'DELETE /2', 'POST /3 hello', 'PUT /4 hello', 'POST /5 hello', 'POST /6 hello'])
+  })
+
+  test('is decided on like any other request', async () => {
+    const api = await openApi()
+    const url = await openProxy(api.url)
+    const { revoked, getOnly } = world.keys
+    const post = (token: string) => say(url, `${head('POST /', [...H2C, 'Content-Length: 5'], token)}hello`)
+    expect([statusOf(await post(revoked.token)), statusOf(await post(getOnly.token))]).toEqual([401, 403])
+    expect(api.seen).toEqual([])
   })
 })

@@ -5,8 +5,9 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { decide } from '../decide.ts'
-import { describeRequest } from '../incoming.ts'
+import { describeRequest, problemAnswer } from '../incoming.ts'
 import { answerUpgrade } from '../upgrade-answer.ts'
+import { handshakeFlaw } from '../upgrade-offer.ts'
 import { type AdapterOptions, type Caller, enter, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
 export type { Caller }
@@ -33,6 +34,7 @@ export function keyturn(
   }
 }
 
+/** What is no handshake (GET, without a body) is refused with 400: of a body, Node reads nothing any more. */
 export function keyturnUpgrade(
   options: NodeOptions,
   handler: (request: Identified, socket: Duplex, head: Buffer) => unknown,
@@ -41,6 +43,8 @@ export function keyturnUpgrade(
   const { trustedProxies = 0 } = options
   return async (request, socket, head) => {
     socket.on('error', () => socket.destroy())
+    const flaw = handshakeFlaw(request)
+    if (flaw !== undefined) return answerUpgrade(socket, flaw.status, problemAnswer(flaw, {}))
     const info = describeRequest(request, request.url, trustedProxies)
     const answer = await decide(options.gateway, info, scopes)
     if (!answer.accepted) return answerUpgrade(socket, answer.problem.status, refusal(answer))
