@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { urlToHttpOptions } from 'node:url'
 import { type ProblemDocument, problem } from '@keyturn/contract'
 import { decide } from './decide.ts'
-import { requestFields, responseFields } from './forwarding.ts'
+import { isEventStream, requestFields, responseFields } from './forwarding.ts'
 import type { Gateway } from './gateway.ts'
 import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './incoming.ts'
 import { createThrottle, type Log } from './log.ts'
@@ -74,7 +74,11 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       const scopes = scopesOf(path, request)
       const answer = await decide(gateway, info, scopes)
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
-      const { keyId } = answer.key
+      const follow = (): void => {
+        const stop = gateway.follow(info, answer.key.keyId, () => socket.destroy(), scopes)
+        socket.once('close', stop)
+      }
+      let answered = false
       const fields = requestFields(request, answer.identity, trustedProxies > 0)
       // Never as a URL: relative to the API's, `//elsewhere/` is another host.
       const outgoing = send({
@@ -91,6 +95,8 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       outgoing.on('timeout', () => outgoing.destroy(new Error('timeout')))
       outgoing.on('error', (error) => {
         if (socket.destroyed) return
+        // What is written behind the head of an answer would be taken for its body.
+        if (answered) return void socket.destroy()
         throttle('upgrade', (more) => log.warn({ code: errorCode(error), more }, 'the API behind the gateway does not answer'))
         refuse(socket, problem('upstream-unavailable'), answer.responseHeaders)
       })
@@ -105,14 +111,13 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
         socket.write(firstBytes)
         behind.write(head)
         join(socket, behind)
-        socket.once(
-          'close',
-          gateway.follow(info, keyId, () => socket.destroy(), scopes),
-        )
+        follow()
       })
       outgoing.on('response', (response) => {
+        answered = true
         const status = response.statusCode ?? 502
         if (status === 401 || status === 403) gateway.refusedUpstream(answer.key)
+        if (isEventStream(response.headers['content-type'])) follow()
         writeHead(socket, status, { ...responseFields(response.headers, answer.responseHeaders), connection: 'close' })
         response.on('error', () => socket.destroy())
         response.pipe(socket)

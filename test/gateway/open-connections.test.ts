@@ -1,6 +1,7 @@
 /** Connections that stay open: checked when they begin, ended with their key. */
 import { once } from 'node:events'
 import { createServer, type IncomingMessage } from 'node:http'
+import { connect as connectTo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { createAdaptorServer } from '@hono/node-server'
 import { createProxy, type GatewayServer, startServer } from '@keyturn/gateway'
@@ -52,7 +53,8 @@ async function openProxy(): Promise<{ url: URL; server: GatewayServer }> {
   const api = createServer((request, response) => void answer(request, response))
   api.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     if (request.url === '/none') socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nX-Api: yes\r\n\r\nno')
-    else echo(request, socket, head)
+    else if (request.url !== '/events') echo(request, socket, head)
+    else socket.write('HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n')
   })
   world.onClose(() => shut(api))
   const { gateway, log } = world
@@ -116,9 +118,8 @@ describe.each([
     refused.on('error', () => undefined)
     const [, response] = (await once(refused, 'unexpected-response')) as [unknown, IncomingMessage]
     expect([response.statusCode, response.headers['www-authenticate']]).toEqual([401, 'Bearer'])
-    expect(await response.toArray().then((parts) => JSON.parse(Buffer.concat(parts as Buffer[]).toString()))).toMatchObject({
-      code: 'invalid-key',
-    })
+    const body = Buffer.concat((await response.toArray()) as Buffer[]).toString()
+    expect(JSON.parse(body)).toMatchObject({ code: 'invalid-key' })
     expect(upgraded).toHaveLength(before)
   })
 })
@@ -132,17 +133,59 @@ describe.each([
     const { url } = await open()
     const key = await newKey()
     const response = await fetch(new URL('/events', url), { headers: { authorization: `Bearer ${key.token}` } })
-    const reader = response.body?.getReader()
-    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe('data: first\n\n')
-    const ended = (async () => {
-      while ((await reader?.read())?.done === false);
-    })().then(
-      () => performance.now(),
-      () => performance.now(),
-    )
-    const appliedAt = await deactivate(key)
-    expect((await ended) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
+    await isCutOff(response, key)
   })
+})
+
+async function isCutOff(response: Response, key: IssuedKey): Promise<void> {
+  const reader = response.body?.getReader()
+  expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe('data: first\n\n')
+  const ended = (async () => {
+    while ((await reader?.read())?.done === false);
+  })().then(
+    () => performance.now(),
+    () => performance.now(),
+  )
+  const appliedAt = await deactivate(key)
+  expect((await ended) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
+}
+
+const OFFER = ['Connection: Upgrade', 'Upgrade: websocket']
+
+function talk(url: URL) {
+  const socket = connectTo(Number(url.port), url.hostname)
+  world.onClose(() => socket.destroy())
+  let text = ''
+  socket.on('data', (data: Buffer) => {
+    text += data.toString()
+  })
+  socket.on('error', () => undefined)
+  return {
+    closed: new Promise<number>((resolve) => socket.once('close', () => resolve(performance.now()))),
+    send: (path: string, token: string, ...fields: string[]) =>
+      socket.write([`GET ${path} HTTP/1.1`, 'Host: x', `X-API-Key: ${token}`, ...fields, '', ''].join('\r\n')),
+    /** All that has come since the last time, when this is in it. */
+    async heard(what: string): Promise<string> {
+      const all = await eventually(
+        `it says ${what}`,
+        () => text,
+        (it) => it.includes(what),
+        5_000,
+      )
+      text = ''
+      return all
+    },
+  }
+}
+
+test('an event stream that was asked for as a WebSocket is cut off with its key', async () => {
+  const { url } = await openProxy()
+  const key = await newKey()
+  const connection = talk(url)
+  connection.send('/events', key.token, ...OFFER)
+  await connection.heard('data: first')
+  const appliedAt = await deactivate(key)
+  expect((await connection.closed) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
 })
 
 test('a WebSocket ends when its key expires', async () => {

@@ -168,3 +168,10 @@ describe('an offer of another protocol, as curl and Java make it', () => {
     expect(api.seen).toEqual([])
   })
 })
+
+test('what the API answers in the stead of a WebSocket is broken off when it stops: no second answer is written into it', async () => {
+  const api = await openApi()
+  const answer = await say(await openProxy(api.url, 300), head('GET /none', WEBSOCKET))
+  expect(answer.match(/HTTP\/1.1/g)).toHaveLength(1)
+  expect(answer).toMatch(/\r\n\r\ndata:$/)
+})
