@@ -34,12 +34,12 @@ export function createDeliveryActivities({ db, sealer, outbound, publicUrl }: De
   /** @throws ApplicationFailure that names the place, and nothing of what was to be written */
   async function inStore<T>(
     delivery: StoreDelivery,
-    { credentialId, clientId }: Pick<Writing, 'credentialId' | 'clientId'>,
+    { credentialId, clientId, kind }: Pick<Writing, 'credentialId' | 'clientId' | 'kind'>,
     work: (store: OpenedStore['store'], signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
     const signal = cancellationSignal()
     try {
-      const opened = await openStore(delivery, { credentialId, clientId }, { identityToken, fetch: outbound.fetch, signal })
+      const opened = await openStore(delivery, { credentialId, clientId, kind }, { identityToken, fetch: outbound.fetch, signal })
       try {
         return await beating(() => work(opened.store, signal))
       } finally {

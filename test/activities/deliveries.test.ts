@@ -48,7 +48,10 @@ interface Told {
 }
 
 /** A client that is told on a webhook. */
-async function clientWith(delivery: KeyDelivery): Promise<TestCredential & { told: Told[] }> {
+async function clientWith(
+  delivery: KeyDelivery,
+  kind: 'bearer' | 'hmac-sha256' = 'bearer',
+): Promise<TestCredential & { told: Told[] }> {
   const told: Told[] = []
   const port = await listening((request, response) => {
     const chunks: Buffer[] = []
@@ -59,7 +62,7 @@ async function clientWith(delivery: KeyDelivery): Promise<TestCredential & { tol
     })
   })
   const contacts = [{ channel: 'webhook' as const, url: `http://127.0.0.1:${port}/hook` }]
-  const credential = await office.house.credential(['read:prices'], 'prod', contacts, { delivery })
+  const credential = await office.house.credential(['read:prices'], 'prod', contacts, { delivery, kind })
   secrets.addToken('an old token', credential.token)
   return { ...credential, told }
 }
@@ -207,6 +210,21 @@ describe.skipIf(bao === undefined)('into a Vault of the client', () => {
     expect((await place.store.read())?.value).toEqual(holding(client))
     expect((await place.fields()).data['token']).toBe(client.token)
     expect(client.told.find(({ type }) => type.endsWith('rolled-back'))?.data).not.toHaveProperty('writtenTo')
+  })
+
+  test('a token that signs, and that a person has put there, stays one that signs: nothing shows it after a roll-back', async () => {
+    const place = placeIn(vault)
+    const client = await clientWith(place.delivery, 'hmac-sha256')
+    await place.allow(client.credentialId)
+    await vault.call(`secret/data/${place.delivery.path}`, { data: { token: client.token } })
+    const rotation = await office.house.rotate(client.credentialId, LONG)
+    await office.house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
+    const key = { keyId: client.keyId, kind: 'hmac-sha256', token: client.token }
+    const written = (await place.store.read())?.value
+    expect(written).toMatchObject({ current: { kind: 'hmac-sha256' }, previous: key })
+    tokenOf(written)
+    await end(rotation)
+    expect((await place.store.read())?.value.current).toEqual(key)
   })
 
   test('a role that Keyturn may not take on holds the rotation, and nobody can claim; it goes on where an operator resumes it', async () => {
