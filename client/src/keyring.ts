@@ -61,7 +61,7 @@ export class Keyring {
   async #read(signal: AbortSignal | undefined): Promise<Held> {
     const { store, given, now } = this.#options
     for (;;) {
-      const found = await store.read(signal)
+      const found = await store.read(signal).catch(asStoreError)
       if (found?.value.current !== undefined) {
         const held = { ...found, value: found.value }
         this.#adopt(held, now())
@@ -69,7 +69,7 @@ export class Keyring {
       }
       if (given === undefined) throw new StoreError('unreadable', found === undefined ? EMPTY : CLAIMING)
       try {
-        const stored = { value: given, version: await store.replace(given, found?.version, signal) }
+        const stored = { value: given, version: await store.replace(given, found?.version, signal).catch(asStoreError) }
         this.#adopt(stored, now())
         return stored
       } catch (error) {
@@ -84,7 +84,7 @@ export class Keyring {
    */
   async replace(value: StoredCredential, after: string, signal: AbortSignal): Promise<Held | undefined> {
     try {
-      const stored = { value, version: await this.#options.store.replace(value, after, signal) }
+      const stored = { value, version: await this.#options.store.replace(value, after, signal).catch(asStoreError) }
       this.#adopt(stored, this.#options.now())
       return stored
     } catch (error) {
@@ -147,8 +147,20 @@ export class Keyring {
   }
 }
 
-/** Tells of an error of a store; anything else is a fault of ours and goes on. */
+/**
+ * A store of somebody else's may throw anything: it has failed then, and is tried again.
+ * @throws StoreError, which quotes nothing of it: parsers quote what they read
+ * @throws StoreConflict
+ */
+function asStoreError(error: unknown): never {
+  if (error instanceof StoreError || error instanceof StoreConflict) throw error
+  throw new StoreError('unreachable', `The store threw ${nameOf(error)}. Trying again may help.`, { cause: error })
+}
+
+const nameOf = (error: unknown): string => (error instanceof Error ? error.name : typeof error)
+
+/** Tells of an error in the background, where nobody could catch it. */
 export function tellStoreError(tell: (event: ClientEvent) => void, error: unknown): void {
-  if (!(error instanceof StoreError)) throw error
-  tell({ type: 'store-failed', code: error.code, message: error.message })
+  const { code, message } = error instanceof StoreError ? error : { code: 'failed', message: `There was ${nameOf(error)}.` }
+  tell({ type: 'store-failed', code, message })
 }

@@ -500,6 +500,44 @@ describe('a store', () => {
     expect(events).toEqual([{ type: 'store-failed', code: 'unreachable', message: 'on purpose' }])
   })
 
+  test('that throws anything ends no program, costs no request, and is asked again', async () => {
+    const { provider, old, store, open, call, events } = await scene()
+    let now = Date.now()
+    /** Works the next so many times. */
+    let works = 0
+    const shaky = async <T>(work: () => Promise<T>): Promise<T> => {
+      works -= 1
+      if (works < 0) throw new TypeError('PRECIOUS')
+      return work()
+    }
+    const theirs: Store = { read: () => shaky(store.read), replace: (...written) => shaky(() => store.replace(...written)) }
+    const client = open({ store: theirs, now: () => now })
+    expect(await call(client)).toBe(200)
+    expect(events).toEqual([
+      { type: 'store-failed', code: 'unreachable', message: 'The store threw TypeError. Trying again may help.' },
+    ])
+    now += 3_600_000
+    expect(await call(client, streamOf('a', 'body'))).toBe(200)
+    expect(events).toHaveLength(2)
+
+    const next = provider.rotate(old)
+    // Where the claim is to be written, and where the new key is.
+    for (const allowed of [3, 2]) {
+      works = allowed
+      const before = events.length
+      now += 60_000
+      expect(await call(client)).toBe(200)
+      await eventually(() => events.length > before, 'a failure')
+    }
+    works = 100
+    await eventually(async () => {
+      now += 60_000
+      return (await call(client)) === 200 && (await client.keyId()) === next.keyId
+    }, 'the new key')
+    expect(JSON.stringify(events)).not.toContain('PRECIOUS')
+    expect(new Set(provider.claims.map(({ recipient }) => recipient)).size).toBe(1)
+  })
+
   test('that holds something else does', async () => {
     const { provider, open, call } = await scene()
     await expect(call(open({ store: failing('unreadable') }))).rejects.toMatchObject({ code: 'unreadable' })

@@ -9,7 +9,7 @@ import { AwsClient } from 'aws4fetch'
 import { type Store, StoreConflict, type StoredValue, StoreError } from '../store.ts'
 import { type AwsCredentials, environmentCredentials } from './aws-credentials.ts'
 import { credentialOf, type FieldOptions, type Fields, withCredential } from './fields.ts'
-import { isObject, noAnswer, parseJson, within } from './remote.ts'
+import { isObject, noAnswer, parseJson, provided, within } from './remote.ts'
 
 export interface AwsOptions extends FieldOptions {
   /** Name or ARN. A secret that is not there is made, where the role may. */
@@ -72,7 +72,7 @@ export function awsStore(options: AwsOptions): Store {
 
   /** @throws AwsRefusal, StoreError */
   async function call(action: string, input: object, signal: AbortSignal | undefined): Promise<Fields> {
-    const { accessKeyId, secretAccessKey, sessionToken } = await credentials()
+    const { accessKeyId, secretAccessKey, sessionToken } = await provided(credentials, where)
     const signer = new AwsClient({
       accessKeyId,
       secretAccessKey,

@@ -7,7 +7,7 @@ import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { type Store, StoreConflict, StoreError } from '../store.ts'
 import { credentialOf, type FieldOptions, type Fields, withCredential } from './fields.ts'
-import { isObject, noAnswer, parseJson, within } from './remote.ts'
+import { isObject, noAnswer, parseJson, provided, within } from './remote.ts'
 
 export interface KubernetesOptions extends FieldOptions {
   /** Of the Secret. One that is not there is made, where the service account may. */
@@ -51,7 +51,8 @@ export function kubernetesStore(options: KubernetesOptions): Store {
 
   async function call(method: string, under: string, body: object | undefined, signal: AbortSignal | undefined): Promise<Answer> {
     const url = new URL(`${secrets.pathname}${under}`, secrets)
-    const headers = { authorization: `Bearer ${await token()}`, accept: 'application/json', 'content-type': 'application/json' }
+    const shown = await provided(token, where)
+    const headers = { authorization: `Bearer ${shown}`, accept: 'application/json', 'content-type': 'application/json' }
     const sent = body === undefined ? undefined : JSON.stringify(body)
     try {
       return await exchange(url, { method, headers, ca, signal: within(signal) }, sent)

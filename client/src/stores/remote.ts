@@ -15,9 +15,20 @@ export function noAnswer(error: unknown, signal: AbortSignal | undefined, where:
   return new StoreError('unreachable', `${where} does not answer (${reasonOf(error)}). Trying again may help.`, { cause: error })
 }
 
+/** A token or credentials from the caller's own function. What that throws may be anything, and may pass: theirs come from servers, too. */
+export async function provided<T>(provide: () => T | Promise<T>, where: string): Promise<T> {
+  try {
+    return await provide()
+  } catch (error) {
+    if (error instanceof StoreError) throw error
+    const message = `There are no credentials for ${where} (${reasonOf(error)}). Trying again may help.`
+    throw new StoreError('unreachable', message, { cause: error })
+  }
+}
+
 /** What went wrong with a connection, in a word: its code where it has one. */
 function reasonOf(error: unknown): string {
-  const { name, code, cause } = error as { name?: string; code?: unknown; cause?: unknown }
+  const { name, code, cause } = Object(error) as { name?: string; code?: unknown; cause?: unknown }
   if (typeof code === 'string') return code
   if (cause !== undefined && cause !== null) return reasonOf(cause)
   return name === 'TimeoutError' ? 'it took too long' : (name ?? 'error')

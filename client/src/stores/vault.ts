@@ -1,7 +1,7 @@
 /** A secret of Vault or OpenBao: KV version 2, whose check-and-set is ours. */
 import { type Store, StoreConflict, StoreError } from '../store.ts'
 import { credentialOf, type FieldOptions, type Fields, withCredential } from './fields.ts'
-import { isObject, noAnswer, parseJson, within } from './remote.ts'
+import { isObject, noAnswer, parseJson, provided, within } from './remote.ts'
 
 export interface VaultOptions extends FieldOptions {
   /** VAULT_ADDR or BAO_ADDR unless given. */
@@ -45,7 +45,7 @@ export function vaultStore(options: VaultOptions): Store {
   const where = `the secret ${mount}/${path} at ${address}`
 
   async function call(signal: AbortSignal | undefined, body?: object): Promise<Answer> {
-    const headers: Record<string, string> = { 'x-vault-token': await token(), 'x-vault-request': 'true' }
+    const headers: Record<string, string> = { 'x-vault-token': await provided(token, where), 'x-vault-request': 'true' }
     if (namespace) headers['x-vault-namespace'] = namespace
     try {
       // A redirect would take the token along.
