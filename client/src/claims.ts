@@ -107,7 +107,8 @@ export class Claimant {
     for (let tries = 1; ; ) {
       const stored = await keyring.read(signal)
       const { value } = stored
-      const { current, pending, refused } = value
+      const { pending, ...kept } = value
+      const { current, refused } = kept
       if (isReplaced(value, wanted)) return current
       // A claim of an older version does not say which key asks: it waits for a notice on that key.
       if (wanted.begun === true && (pending?.keyId ?? pending?.claim) === undefined) return current
@@ -117,14 +118,9 @@ export class Claimant {
         continue
       }
       if (pending === undefined && wanted.code === undefined && refused?.keyId === wanted.keyId) {
-        const until = Date.parse(refused.until)
-        if (until > asking.now()) {
-          this.#notBefore = until
-          throw new ClaimError(refused.code)
-        }
+        if (Date.parse(refused.until) > asking.now()) throw new ClaimError(refused.code)
       }
       const own = await this.#lend(value, wanted)
-      const { refused: _, ...kept } = value
       const leasedNow = await keyring.replace({ ...kept, pending: own }, stored.version, signal)
       if (leasedNow === undefined) continue
       this.#lease = own.since
@@ -136,12 +132,15 @@ export class Claimant {
         const key = await this.#keep(value, own, { ...answer.key, ...version }, old)
         if (key !== undefined) return key
       } else if (answer.outcome === 'refused') {
-        const until = new Date(asking.now() + jittered(REFUSED_MS[answer.code] ?? REFUSED_LONG_MS))
-        const said = { keyId: asked.keyId, code: answer.code, until: until.toISOString() }
-        if ((await keyring.replace({ ...kept, refused: said }, leasedNow.version, signal)) === undefined) continue
-        tell({ type: 'claim-refused', code: answer.code, until })
-        this.#notBefore = until.getTime()
-        throw new ClaimError(answer.code)
+        const { code } = answer
+        // What was handed over says nothing of the next claim, nor of one with the old key.
+        const until = new Date(asking.now() + (own.claim === undefined ? jittered(REFUSED_MS[code] ?? REFUSED_LONG_MS) : 0))
+        const said = own.claim === undefined ? { refused: { keyId: asked.keyId, code, until: until.toISOString() } } : {}
+        if ((await keyring.replace({ ...kept, ...said }, leasedNow.version, signal)) === undefined) continue
+        tell({ type: 'claim-refused', code, until })
+        // Somebody else's claim, and ours is still to come.
+        if (own.claim !== wanted.code) continue
+        throw new ClaimError(code)
       } else {
         const waitMs = Math.max(answer.afterMs ?? 0, backOff(tries, AGAIN_MS.shortest, AGAIN_MS.longest))
         tell({ type: 'claim-delayed', detail: answer.detail, again: new Date(asking.now() + waitMs) })

@@ -469,6 +469,30 @@ describe('with a claim that the provider has sent', () => {
   })
 })
 
+test('a handed-over claim that is refused keeps nobody from the next rotation, and forgets no refusal of before', async () => {
+  const { provider, old, store, events, open, call } = await scene()
+  let now = Date.now()
+  const [first, second] = [open({ now: () => now }), open({ now: () => now })]
+  provider.rotate(old)
+  provider.refusals.push('no-successor', 'claim-expired')
+  await call(first)
+  await eventually(() => events.length === 1, 'a refusal')
+  await expect(first.claim(someCode())).rejects.toMatchObject({ code: 'claim-expired' })
+  expect(await stored(store)).toMatchObject({ refused: { code: 'no-successor' } })
+  expect(await stored(store)).not.toHaveProperty('pending')
+  for (const client of [first, second, first, second]) await call(client)
+  await first.close()
+  expect(provider.claims).toHaveLength(2)
+
+  now += 60_000
+  const third = open({ now: () => now })
+  provider.refusals.push('claim-used')
+  await expect(third.claim(someCode())).rejects.toMatchObject({ code: 'claim-used' })
+  await eventually(async () => (await call(third)) === 200 && (await third.keyId()) === old.successor?.keyId, 'the new key')
+  await adopted(second, old.successor?.keyId ?? '')
+  expect(provider.claims.map(({ status }) => status)).toEqual([404, 410, 410, 200])
+})
+
 test('an aborted request ends, and nothing else does', async () => {
   const { provider, open, call } = await scene()
   const client = open()
