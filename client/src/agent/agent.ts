@@ -10,7 +10,7 @@ import { Keyring } from '../keyring.ts'
 import { type Store, type StoredCredential, type StoredKey, StoreError } from '../store.ts'
 import type { Asking } from '../successor.ts'
 import { backOff, jittered, pause } from '../waiting.ts'
-import type { AgentConfig, CheckConfig } from './config.ts'
+import type { AgentConfig } from './config.ts'
 import { writeFiles } from './files.ts'
 import type { First } from './first.ts'
 import { News } from './news.ts'
@@ -77,6 +77,8 @@ class Agent {
   readonly #news: News
   /** The program was well with it. */
   #settled = ''
+  /** What the store held at the first look. */
+  #first: string | undefined
   #watched = ''
   #failures = 0
   /** Until then, the key that the program did not come up with is left alone. */
@@ -130,6 +132,7 @@ class Agent {
   async #look(): Promise<void> {
     const { tell, config } = this.#options
     const { current, previous } = (await this.#keyring.read()).value
+    this.#first ??= current.keyId
     const own = await this.#ask(current)
     if (own === undefined) {
       // Of a rotation that was rolled back, or a new key that was withdrawn.
@@ -156,31 +159,37 @@ class Agent {
 
   readonly #ask = (key: StoredKey): Promise<OwnKey | undefined> => askOwnKey(this.#asking, key, this.#signal)
 
-  /** After a start: has the program the key that is in the store? A switch that was not ended is made again. */
+  /** Has the program the key that is in the store? A switch that was not ended is made again; one that another agent has made is made here, too. */
   async #settle(current: StoredKey, own: OwnKey, previous: StoredKey | undefined): Promise<void> {
-    const { config } = this.#options
-    const { check, files } = config
-    const written = await writeFiles(files, current)
+    const written = await writeFiles(this.#options.config.files, current)
     if (this.#settled === current.keyId && written === 0) return
-    if (written === 0 && (previous === undefined || (await this.#isWell(own, check, current)))) this.#settled = current.keyId
-    else if (Date.now() >= this.#notBefore) await this.#switch(current, previous)
+    const isFromBefore = this.#settled === '' && this.#first === current.keyId && written === 0
+    if (isFromBefore && (previous === undefined || (await this.#wasTold(own)))) this.#settled = current.keyId
+    else if (Date.now() >= this.#notBefore) await this.#switch(current, previous, { anyUse: isFromBefore })
   }
 
-  async #isWell(own: OwnKey, { usedWithinMs, run }: CheckConfig, { keyId }: StoredKey): Promise<boolean> {
-    if (usedWithinMs !== undefined && own.lastUsedAt === undefined) return false
-    if (run === undefined) return true
-    return runCommand(run, this.#options.config.program.timeoutMs, keyId).then(
+  /** Whether the program has been told of a key that was in the store before the agent has started. */
+  async #wasTold({ keyId, lastUsedAt }: OwnKey): Promise<boolean> {
+    const { store, check, program } = this.#options.config
+    // Of a store that hosts share, another's program may be the one that uses it.
+    const isShared = !('file' in store || 'env' in store)
+    if (isShared || lastUsedAt === undefined) return false
+    if (check.run === undefined) return true
+    return runCommand(check.run, program.timeoutMs, keyId).then(
       () => true,
       () => false,
     )
   }
 
-  /** @param fallback what the program goes back to when it does not come up */
-  async #switch(wanted: StoredKey, fallback: StoredKey | undefined): Promise<void> {
+  /**
+   * @param fallback what the program goes back to when it does not come up
+   * @param anyUse a use of the key from before is enough
+   */
+  async #switch(wanted: StoredKey, fallback: StoredKey | undefined, { anyUse = false } = {}): Promise<void> {
     const { tell } = this.#options
     const { keyId } = wanted
     tell({ type: 'switching', keyId, ...(fallback === undefined ? {} : { from: fallback.keyId }) })
-    const before = (await this.#ask(wanted))?.lastUsedAt
+    const before = anyUse ? undefined : (await this.#ask(wanted))?.lastUsedAt
     if (!(await this.#store(wanted, fallback))) return
     try {
       await this.#useByProgram(wanted)

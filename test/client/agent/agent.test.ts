@@ -1,10 +1,11 @@
 /** The agent against the real API and a real gateway. The program is played by the test, or by a shell script. */
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { runAgent } from '../../../client/src/agent.ts'
 import { memoryStore } from '../../../client/src/index.ts'
 import { apiHouse, type CreatedBody, claimedCredential, reached, redeem, type TriggeredBody, trigger } from '../../api/support.ts'
+import { eventually } from '../../support/house.ts'
 import { agentPlace, keyIn, startAgent, usedFrom } from './support.ts'
 
 const at = apiHouse({})
@@ -94,6 +95,92 @@ test('killed between the claim and the program, it goes on where it was at the n
   start({ config: config('true'), store })
   await reached(at.client, rotationId, 'completed')
   expect(keyIn(keyFile)).toBe(body.token)
+})
+
+describe('of two hosts with one store', () => {
+  const shared = { store: { vault: { path: 'shop/api-key' } } }
+
+  /** One with a program, and one whose program takes its key from the store when it is told. */
+  async function hosts() {
+    const credential = await claimedCredential(at.client)
+    const [here, there] = [place(), place()]
+    const store = memoryStore()
+    program(here.keyFile)
+    const first = start({ config: here.config('true', undefined, shared), firstKey: credential.token, store })
+    await first.said('switched')
+    let away = false
+    const fetching: typeof fetch = (...request) => (away ? Promise.reject(new TypeError('fetch failed')) : fetch(...request))
+    const config = there.config('echo $KEYTURN_KEY_ID >> told', undefined, { ...shared, files: [] })
+    return {
+      first,
+      second: () => start({ config, store, fetch: fetching }),
+      setAway: (to: boolean) => {
+        away = to
+      },
+      told: () => readFileSync(join(there.directory, 'told'), 'utf8').trim().split('\n'),
+      /** The first host goes over to a new key. */
+      async rotate() {
+        const { rotationId } = (await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })).body
+        await first.said('switched', 2)
+        return (await at.house.rotation(rotationId)).newKeyId
+      },
+    }
+  }
+
+  test('the second tells its program of the key that the first has claimed, though the first uses it already', async () => {
+    const { second, rotate, told, setAway } = await hosts()
+    const agent = second()
+    await agent.said('watching')
+    setAway(true)
+    await agent.said('api-away')
+    const newKeyId = await rotate()
+    setAway(false)
+    expect(await agent.said('switched')).toMatchObject({ keyId: newKeyId })
+    expect(told()).toEqual([newKeyId])
+  })
+
+  test('the second was down meanwhile: it tells its program when it starts', async () => {
+    const { second, rotate, told } = await hosts()
+    const before = second()
+    await before.said('watching')
+    await before.stop()
+    const newKeyId = await rotate()
+    await second().said('switched')
+    expect(told()).toEqual([newKeyId])
+  })
+})
+
+test('with a store of its own, it tells a program that uses the key nothing at its start; one that does not, again', async () => {
+  const credential = await claimedCredential(at.client)
+  const { keyFile, directory, config } = place()
+  const script = 'echo $KEYTURN_KEY_ID >> told'
+  const told = (): string[] => readFileSync(join(directory, 'told'), 'utf8').trim().split('\n')
+  const store = memoryStore()
+  const agent = start({ config: config(script, { used: false }), firstKey: credential.token, store })
+  await agent.said('switched')
+  const { rotationId } = (await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })).body
+  await agent.said('switched', 2)
+  await agent.stop()
+  const { newKeyId } = await at.house.rotation(rotationId)
+  const again = start({ config: config(script, { used: false }), store })
+  await again.said('switched')
+  expect(told()).toEqual([credential.keyId, newKeyId, newKeyId])
+  await again.stop()
+
+  await at.house.use(keyIn(keyFile))
+  await eventually(
+    async () => (await at.client.get<{ lastUsedAt?: string }>('/v1/keys/self', { token: keyIn(keyFile) })).body.lastUsedAt,
+    'the use',
+  )
+  let looks = 0
+  const counting: typeof fetch = (...request) => {
+    looks += String(request[0]).endsWith('/v1/keys/self') ? 1 : 0
+    return fetch(...request)
+  }
+  const last = start({ config: config(script, { used: false }), store, fetch: counting })
+  await eventually(() => looks > 2, 'three looks')
+  expect(last.events.map(({ type }) => type)).toEqual(['watching'])
+  expect(told()).toHaveLength(3)
 })
 
 test('a rotation that is rolled back after the switch: it goes back to the old key, which is accepted again', async () => {
