@@ -113,6 +113,8 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
       const info = describeRequest(request, path, trustedProxies, goOn)
       const scopes = scopesOf(path, request)
       const authentication = await decide(gateway, info, scopes)
+      // The caller has left meanwhile: nothing would tell us of that any more.
+      if (request.socket.destroyed) return
       if (!authentication.accepted) return sendProblem(response, authentication.problem, authentication.responseHeaders)
       goOn()
       await forward(request, response, info, path, authentication, scopes)

@@ -3,6 +3,7 @@
  * section 7.8 allows, and its request is the plain one that it also is.
  */
 import { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { type ProblemDocument, problem } from '@keyturn/contract'
 import { announcesBody } from './body.ts'
 
@@ -31,3 +32,9 @@ const NO_HANDSHAKE = problem('invalid-request', 'A WebSocket is opened with GET 
 /** What was decided on is what is done: a handshake is a GET (RFC 6455 section 4.1), whatever the request says that it is. */
 export const handshakeFlaw = ({ method, headers }: IncomingMessage): ProblemDocument | undefined =>
   method === 'GET' && !announcesBody(headers) ? undefined : NO_HANDSHAKE
+
+/** Whether the caller has hung up meanwhile: also by half, as with Node's own requests. Nothing would tell of that any more. */
+export function hasLeft(socket: Duplex): boolean {
+  if (socket.readableEnded) socket.destroy()
+  return socket.destroyed
+}

@@ -11,7 +11,7 @@ import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './in
 import { createThrottle, type Log } from './log.ts'
 import { createScopesOf, type Route } from './routes.ts'
 import { answerUpgrade, writeHead } from './upgrade-answer.ts'
-import { handshakeFlaw } from './upgrade-offer.ts'
+import { handshakeFlaw, hasLeft } from './upgrade-offer.ts'
 
 export interface ProxyOptions {
   readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
@@ -73,6 +73,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       const info = describeRequest(request, path, trustedProxies)
       const scopes = scopesOf(path, request)
       const answer = await decide(gateway, info, scopes)
+      if (hasLeft(socket)) return
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
       const follow = (): void => {
         const stop = gateway.follow(info, answer.key.keyId, () => socket.destroy(), scopes)

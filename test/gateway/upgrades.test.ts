@@ -1,9 +1,10 @@
 /** Requests that ask to leave HTTP: what is decided on is what the API gets, where it is, and nothing of it stays open by mistake. */
-import { createServer, type IncomingMessage } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { createProxy, startServer } from '@keyturn/gateway'
+import { createProxy, type Gateway, startServer } from '@keyturn/gateway'
 import { keyturn, keyturnUpgrade } from '@keyturn/gateway/node'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { listen, openWorld, shut, type World } from './world.ts'
@@ -174,4 +175,129 @@ test('what the API answers in the stead of a WebSocket is broken off when it sto
   const answer = await say(await openProxy(api.url, 300), head('GET /none', WEBSOCKET))
   expect(answer.match(/HTTP\/1.1/g)).toHaveLength(1)
   expect(answer).toMatch(/\r\n\r\ndata:$/)
+})
+
+/** A gateway that takes its time over a decision, and says how many connections it follows. */
+function hesitant(): {
+  gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
+  asked: Promise<void>
+  decide(): void
+  followed(): number
+} {
+  const { gateway } = world
+  let tell: () => void = () => undefined
+  let decide: () => void = () => undefined
+  const asked = new Promise<void>((resolve) => {
+    tell = resolve
+  })
+  const decided = new Promise<void>((resolve) => {
+    decide = resolve
+  })
+  let followed = 0
+  return {
+    asked,
+    decide,
+    followed: () => followed,
+    gateway: {
+      refusedUpstream: gateway.refusedUpstream,
+      async authenticate(request, scopes) {
+        tell()
+        await decided
+        return gateway.authenticate(request, scopes)
+      },
+      follow(...given) {
+        const stop = gateway.follow(...given)
+        followed += 1
+        let over = false
+        return () => {
+          if (!over) followed -= 1
+          over = true
+          stop()
+        }
+      },
+    },
+  }
+}
+
+describe('a caller that leaves while it is decided', () => {
+  /** A connection that has left HTTP stays half open when its caller hangs up; a broken one is closed. */
+  type Leaving = readonly ['destroy' | 'resetAndDestroy', seen: 'end' | 'close']
+  const HANGS_UP: Leaving = ['destroy', 'close']
+  const UPGRADED: readonly Leaving[] = [
+    ['destroy', 'end'],
+    ['resetAndDestroy', 'close'],
+  ]
+
+  /** Asks, leaves, and lets the decision come. @returns when the way in is done with it */
+  async function leave(
+    server: Server,
+    handled: () => Promise<unknown> | undefined,
+    about: ReturnType<typeof hesitant>,
+    bytes: string,
+    [how, seen]: Leaving = HANGS_UP,
+  ) {
+    onTestFinished(() => shut(server))
+    const accepted = once(server, 'connection')
+    const { port } = await listen(server)
+    const caller = connect(Number(port), '127.0.0.1', () => caller.write(bytes))
+    const [there] = (await accepted) as [Socket]
+    await about.asked
+    const gone = new Promise((resolve) => there.once(seen, resolve))
+    caller[how]()
+    await gone
+    about.decide()
+    await handled()
+  }
+
+  test('is not asked for at the API, and not followed: reverse proxy', async () => {
+    const api = await openApi()
+    const ways = [[[], HANGS_UP] as const, ...UPGRADED.map((leaving) => [WEBSOCKET, leaving] as const)]
+    for (const [fields, leaving] of ways) {
+      const about = hesitant()
+      const { log } = world
+      const proxy = createProxy({ gateway: about.gateway, upstream: api.url, trustedProxies: 0, upstreamTimeoutMs: 1_000, log })
+      onTestFinished(() => proxy.close())
+      let handled: Promise<void> | undefined
+      const server = createServer((request, response) => {
+        handled = proxy.handle(request, response)
+      })
+      server.on('upgrade', (request: IncomingMessage, socket: Duplex, first: Buffer) => {
+        handled = proxy.upgrade(request, socket, first)
+      })
+      await leave(server, () => handled, about, head('GET /none', fields), leaving)
+      expect(about.followed()).toBe(0)
+    }
+    // By the time that this has come, anything before it has.
+    expect(statusOf(await say(await openProxy(api.url), head('GET /last', WEBSOCKET)))).toBe(101)
+    expect(api.seen).toEqual(['upgrade GET /last'])
+  })
+
+  test.each(UPGRADED)('is not handed on as a WebSocket, and not followed: node:http, %s', async (...leaving) => {
+    const about = hesitant()
+    let handed = 0
+    let handled: Promise<unknown> | undefined
+    const upgrade = keyturnUpgrade({ gateway: about.gateway }, () => {
+      handed += 1
+    })
+    const server = createServer().on('upgrade', (request: IncomingMessage, socket: Duplex, first: Buffer) => {
+      handled = upgrade(request, socket, first)
+    })
+    await leave(server, () => handled, about, head('GET /', WEBSOCKET), leaving)
+    expect([handed, about.followed()]).toEqual([0, 0])
+  })
+
+  test('is not followed when its handler begins an event stream all the same', async () => {
+    const about = hesitant()
+    let handled: Promise<unknown> | undefined
+    const server = createServer((request, response) => {
+      handled = new Promise((resolve) => {
+        keyturn({ gateway: about.gateway }, (_, late) => {
+          late.writeHead(200, { 'content-type': 'text/event-stream' })
+          resolve(undefined)
+        })(request, response)
+      })
+    })
+    await leave(server, () => handled, about, head('GET /', []))
+    expect(about.followed()).toBe(0)
+  })
 })

@@ -117,7 +117,7 @@ function writeHead(this: Entering<ServerResponse>, ...given: Parameters<ServerRe
   const [status] = given
   for (const name in responseHeaders) this.setHeader(name, responseHeaders[name] ?? '')
   if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
-  if (isEventStream(contentTypeOf(given) ?? this.getHeader('content-type'))) {
+  if (!this.destroyed && isEventStream(contentTypeOf(given) ?? this.getHeader('content-type'))) {
     const stop = gateway.follow(info, key.keyId, () => this.destroy(), scopes)
     this.once('close', stop)
   }

@@ -7,7 +7,7 @@ import type { Duplex } from 'node:stream'
 import { decide } from '../decide.ts'
 import { describeRequest, problemAnswer } from '../incoming.ts'
 import { answerUpgrade } from '../upgrade-answer.ts'
-import { handshakeFlaw } from '../upgrade-offer.ts'
+import { handshakeFlaw, hasLeft } from '../upgrade-offer.ts'
 import { type AdapterOptions, type Caller, enter, refusal, rewriteFields, scopesOf } from './entrance.ts'
 
 export type { Caller }
@@ -47,6 +47,7 @@ export function keyturnUpgrade(
     if (flaw !== undefined) return answerUpgrade(socket, flaw.status, problemAnswer(flaw, {}))
     const info = describeRequest(request, request.url, trustedProxies)
     const answer = await decide(options.gateway, info, scopes)
+    if (hasLeft(socket)) return
     if (!answer.accepted) return answerUpgrade(socket, answer.problem.status, refusal(answer))
     rewriteFields(request, answer.identity)
     socket.once(
