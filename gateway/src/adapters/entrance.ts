@@ -9,6 +9,7 @@ import { problemAnswer } from '../incoming.ts'
 import type { KeyEntry } from '../key-cache.ts'
 import { checkScopes, forbids } from '../permissions.ts'
 import type { RequestInfo } from '../request-info.ts'
+import { followUpgrade } from './follow-upgrade.ts'
 
 export interface AdapterOptions {
   readonly gateway: Pick<Gateway, 'authenticate' | 'refusedUpstream' | 'follow'>
@@ -170,6 +171,7 @@ function letIn(
   response[ENTRY] = entry
   rewriteFields(request, identity)
   response.writeHead = writeHead as ServerResponse['writeHead']
+  followUpgrade((ended) => gateway.follow(info, key.keyId, ended, scopes), request, response)
   return { accepted: true, caller: key }
 }
 

@@ -2,7 +2,7 @@
  * Hono: `app.use(keyturn({ gateway }))`, or `app.post('/orders', keyturn({ gateway, scopes: ['orders:write'] }), …)`.
  * `c.get('keyturn')` is who calls.
  */
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Context, MiddlewareHandler } from 'hono'
 import type { BodyFlaw, BodyLimits, RequestBody } from '../body.ts'
 import { decide } from '../decide.ts'
@@ -10,14 +10,22 @@ import { endsHere, isEventStream } from '../forwarding.ts'
 import type { KeyEntry } from '../key-cache.ts'
 import { forbids } from '../permissions.ts'
 import { type AdapterOptions, type Caller, refusal, scopesOf } from './entrance.ts'
+import { followUpgrade } from './follow-upgrade.ts'
 
 export interface HonoOptions extends AdapterOptions {
   /** The caller's address. That of the connection, on Node; set it behind a proxy, and elsewhere. */
   readonly address?: (context: Context) => string | undefined
 }
 
-const connection = ({ env }: Context): string | undefined =>
-  (env as { incoming?: IncomingMessage } | undefined)?.incoming?.socket.remoteAddress
+/** What there is on Node. */
+interface OnNode {
+  readonly incoming?: IncomingMessage
+  /** Nothing where the request is upgraded. */
+  readonly outgoing?: ServerResponse
+}
+const onNode = ({ env }: Context): OnNode => (env as OnNode | undefined) ?? {}
+
+const connection = (context: Context): string | undefined => onNode(context).incoming?.socket.remoteAddress
 
 /** The body of a web request: taken from it, so that it has to be given back. */
 class TakenBody implements RequestBody {
@@ -28,7 +36,7 @@ class TakenBody implements RequestBody {
   constructor(context: Context) {
     this.#request = context.req.raw
     // On HTTP/1.1 the head of the request says it, and Node's adaptor makes a stream for every POST.
-    this.announced = (context.env as { incoming?: unknown } | undefined)?.incoming === undefined && this.#request.body !== null
+    this.announced = onNode(context).incoming === undefined && this.#request.body !== null
   }
 
   async read({ most, withinMs }: BodyLimits): Promise<Buffer | BodyFlaw> {
@@ -100,6 +108,9 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     c.set('keyturn', answer.key)
     const entry = { key: answer.key, refused: false }
     inside.set(c, entry)
+    const { incoming, outgoing } = onNode(c)
+    if (incoming !== undefined)
+      followUpgrade((ended) => gateway.follow(info, answer.key.keyId, ended, scopes), incoming, outgoing)
     await next()
     if ((c.res.status === 401 || c.res.status === 403) && !entry.refused) gateway.refusedUpstream(answer.key)
     for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
