@@ -96,6 +96,11 @@ export class KeyEntry {
   get notBefore(): number {
     return this.#fromSeconds * 1_000 + this.#fromMs + EPOCH_MS
   }
+
+  /** Nothing: the key itself was shown, and no session token. */
+  get sessionEndsAt(): number | undefined {
+    return undefined
+  }
 }
 
 /** They read private fields, which are the key's alone. */
@@ -103,10 +108,10 @@ const GETTERS = Object.entries(Object.getOwnPropertyDescriptors(KeyEntry.prototy
   get === undefined ? [] : [name as keyof KeyEntry],
 )
 
-/** The key as it is, but for its scopes. */
-export function narrowed(key: KeyEntry, scopes: readonly string[]): KeyEntry {
+/** The key as it is, but for its scopes, as a session has it for so long. */
+export function narrowed(key: KeyEntry, scopes: readonly string[], sessionEndsAt: number): KeyEntry {
   const values = Object.fromEntries(GETTERS.map((name) => [name, { value: key[name] }]))
-  return Object.create(key, { ...values, scopes: { value: scopes } }) as KeyEntry
+  return Object.create(key, { ...values, scopes: { value: scopes }, sessionEndsAt: { value: sessionEndsAt } }) as KeyEntry
 }
 
 /** Equal strings and lists once in memory. Forgets all when full: sharing less is better than a table that grows for ever. */

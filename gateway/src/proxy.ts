@@ -87,7 +87,7 @@ export function createProxy(options: ProxyOptions): ReverseProxy {
     if (isEventStream(answer.headers['content-type'])) {
       response.once(
         'close',
-        gateway.follow(info, accepted.key.keyId, () => aborted.abort(), scopes),
+        gateway.follow(info, accepted.key, () => aborted.abort(), scopes),
       )
     }
     try {

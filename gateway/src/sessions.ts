@@ -80,7 +80,7 @@ export function createSessions(options: SessionOptions): Sessions {
     // What the key has lost since, its sessions have lost.
     if (uncovered(key.scopes, scopes) !== undefined) return { outcome: 'refused', key, reason: 'scope' }
     if (keys.isStale(now) && failClosed(key)) return { outcome: 'undecided', key }
-    return { outcome: 'accepted', key: narrowed(key, scopes) }
+    return { outcome: 'accepted', key: narrowed(key, scopes, claims.exp * 1_000) }
   }
   return {
     verify,

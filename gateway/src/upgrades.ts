@@ -76,7 +76,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
       if (hasLeft(socket)) return
       if (!answer.accepted) return refuse(socket, answer.problem, answer.responseHeaders)
       const follow = (): void => {
-        const stop = gateway.follow(info, answer.key.keyId, () => socket.destroy(), scopes)
+        const stop = gateway.follow(info, answer.key, () => socket.destroy(), scopes)
         socket.once('close', stop)
       }
       let answered = false

@@ -4,15 +4,16 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type KeyRecord, SESSION_ISSUER, SESSION_TYPE, sessionAudience } from '@keyturn/contract'
-import { createLog, createVerify, KeyCache, type Verify } from '@keyturn/gateway'
+import { createLog, createVerify, KeyCache, type KeyEntry, type Verify } from '@keyturn/gateway'
 import fc from 'fast-check'
 import { base64url, calculateJwkThumbprint, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
+import { createFollow } from '../../gateway/src/follow.ts'
 import { SessionKeys } from '../../gateway/src/session-keys.ts'
 import { createSessions, type Sessions } from '../../gateway/src/sessions.ts'
 import { runsOf } from '../support/runs.ts'
 import { issueEd25519, issueHmac } from './signatures/signing.ts'
-import { issueKey, NOW, TestClock } from './support.ts'
+import { eventually, issueKey, NOW, TestClock } from './support.ts'
 
 const S = Math.floor(NOW / 1_000)
 const clock = new TestClock()
@@ -136,6 +137,34 @@ test('it dies with its key: at once, whatever becomes of that', async () => {
   expect(outcome(token)).toBe('accepted')
   cache.destroy(key.keyId)
   expect(outcome(token)).toBe('unknown')
+})
+
+test('what it has opened ends with it, or with its key, or when its key loses one of its scopes; a key’s own connections do not', async () => {
+  const follow = createFollow(cache, clock.read)
+  const ended: string[] = []
+  const open = (name: string, key: KeyEntry) =>
+    onTestFinished(follow({ headers: {}, address: undefined }, key, () => ended.push(name)))
+  const session = async (claims: Readonly<Record<string, unknown>>): Promise<KeyEntry> => {
+    const decision = verify(await make({ claims }), clock.now)
+    if (decision.outcome !== 'accepted') throw new Error(decision.outcome)
+    return decision.key
+  }
+  open('short', await session({ exp: S + 1 }))
+  open('long', await session({ exp: S + 600 }))
+  open('the key', cache.get(key.keyId) as KeyEntry)
+  clock.now += 1_000
+  await eventually(
+    'the first one is over',
+    () => [...ended],
+    (it) => it.length > 0,
+    5_000,
+  )
+  expect(ended).toEqual(['short'])
+  cache.apply({ ...key, scopes: ['trade:orders'], revision: 2 })
+  expect(ended).toEqual(['short', 'long'])
+  open('traded anew', await session({ scope: 'trade:orders', exp: S + 600 }))
+  cache.apply({ ...key, scopes: [], state: 'suspended', revision: 3 })
+  expect(ended.slice(2).sort()).toEqual(['the key', 'traded anew'])
 })
 
 test('what the control plane did not sign for this key, this place and these scopes is refused', async () => {

@@ -119,7 +119,7 @@ function writeHead(this: Entering<ServerResponse>, ...given: Parameters<ServerRe
   for (const name in responseHeaders) this.setHeader(name, responseHeaders[name] ?? '')
   if ((status === 401 || status === 403) && !entry.refused) gateway.refusedUpstream(key)
   if (!this.destroyed && isEventStream(contentTypeOf(given) ?? this.getHeader('content-type'))) {
-    const stop = gateway.follow(info, key.keyId, () => this.destroy(), scopes)
+    const stop = gateway.follow(info, key, () => this.destroy(), scopes)
     this.once('close', stop)
   }
   return entry.writeHead.apply(this, given)
@@ -171,7 +171,7 @@ function letIn(
   response[ENTRY] = entry
   rewriteFields(request, identity)
   response.writeHead = writeHead as ServerResponse['writeHead']
-  followUpgrade((ended) => gateway.follow(info, key.keyId, ended, scopes), request, response)
+  followUpgrade((ended) => gateway.follow(info, key, ended, scopes), request, response)
   return { accepted: true, caller: key }
 }
 

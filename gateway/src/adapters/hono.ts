@@ -109,14 +109,13 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     const entry = { key: answer.key, refused: false }
     inside.set(c, entry)
     const { incoming, outgoing } = onNode(c)
-    if (incoming !== undefined)
-      followUpgrade((ended) => gateway.follow(info, answer.key.keyId, ended, scopes), incoming, outgoing)
+    if (incoming !== undefined) followUpgrade((ended) => gateway.follow(info, answer.key, ended, scopes), incoming, outgoing)
     await next()
     if ((c.res.status === 401 || c.res.status === 403) && !entry.refused) gateway.refusedUpstream(answer.key)
     for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
     if (c.res.body !== null && isEventStream(c.res.headers.get('content-type'))) {
       const ended = new AbortController()
-      const stop = gateway.follow(info, answer.key.keyId, () => ended.abort(), scopes)
+      const stop = gateway.follow(info, answer.key, () => ended.abort(), scopes)
       const { readable, writable } = new TransformStream()
       // Its key has ended: so does the stream, without an error for the server to print.
       const finish = (error: unknown) => (ended.signal.aborted ? writable.close() : writable.abort(error))

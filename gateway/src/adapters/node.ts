@@ -52,7 +52,7 @@ export function keyturnUpgrade(
     rewriteFields(request, answer.identity)
     socket.once(
       'close',
-      options.gateway.follow(info, answer.key.keyId, () => socket.destroy(), scopes),
+      options.gateway.follow(info, answer.key, () => socket.destroy(), scopes),
     )
     handler(identified(request, answer.key), socket, head)
   }
