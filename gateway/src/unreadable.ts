@@ -22,6 +22,4 @@ export function answerUnreadable(error: Error, socket: Duplex, under: ServerResp
   if (begun || !socket.writable) return void socket.destroy()
   const document = problemOf(error)
   answerUpgrade(socket, document.status, problemAnswer(document, {}))
-  // Whoever goes on sending is not listened to.
-  socket.once('finish', () => socket.destroy())
 }

@@ -7,6 +7,9 @@ export function writeHead(socket: Duplex, status: number, fields: Readonly<Recor
   socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n`, 'latin1')
 }
 
+/** Whoever keeps their side open, or goes on sending, is not listened to: no timeout looks after such a connection. */
+export const closeWhenSent = (socket: Duplex): void => void socket.once('finish', () => socket.destroy())
+
 /** No: and the end of the connection. */
 export function answerUpgrade(
   socket: Duplex,
@@ -15,4 +18,5 @@ export function answerUpgrade(
 ): void {
   writeHead(socket, status, { ...headers, 'content-length': String(Buffer.byteLength(body)), connection: 'close' })
   socket.end(body)
+  closeWhenSent(socket)
 }

@@ -10,7 +10,7 @@ import type { Gateway } from './gateway.ts'
 import { describeRequest, errorCode, NO_PATH, pathOf, problemAnswer } from './incoming.ts'
 import { createThrottle, type Log } from './log.ts'
 import { createScopesOf, type Route } from './routes.ts'
-import { answerUpgrade, writeHead } from './upgrade-answer.ts'
+import { answerUpgrade, closeWhenSent, writeHead } from './upgrade-answer.ts'
 import { handshakeFlaw, hasLeft } from './upgrade-offer.ts'
 
 export interface ProxyOptions {
@@ -122,6 +122,7 @@ export function createUpgrades(options: ProxyOptions): Upgrades {
         writeHead(socket, status, { ...responseFields(response.headers, answer.responseHeaders), connection: 'close' })
         response.on('error', () => socket.destroy())
         response.pipe(socket)
+        closeWhenSent(socket)
       })
       outgoing.end()
     },

@@ -7,6 +7,7 @@ import { buffer } from 'node:stream/consumers'
 import { createProxy, type Gateway, startServer } from '@keyturn/gateway'
 import { keyturn, keyturnUpgrade } from '@keyturn/gateway/node'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { eventually } from './support.ts'
 import { listen, openWorld, shut, type World } from './world.ts'
 
 let world: World
@@ -299,5 +300,35 @@ describe('a caller that leaves while it is decided', () => {
     })
     await leave(server, () => handled, about, head('GET /', []))
     expect(about.followed()).toBe(0)
+  })
+})
+
+describe('a connection that is refused, or answered plainly, is closed whatever its caller does', () => {
+  const connections = (server: Server): Promise<number> =>
+    new Promise((resolve, reject) => {
+      server.getConnections((error, count) => (error === null ? resolve(count) : reject(error)))
+    })
+
+  test.each([
+    ['node:http, without a right key', 'keyturnUpgrade', '/', 'nobody', 401],
+    ['reverse proxy, without a right key', 'proxy', '/', 'nobody', 401],
+    ['reverse proxy, by the API', 'proxy', '/refused', undefined, 403],
+  ])('%s', async (_, way, path, token, status) => {
+    const { gateway, log } = world
+    const api = createServer().on('upgrade', (_request, socket: Duplex) => {
+      socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno')
+    })
+    onTestFinished(() => shut(api))
+    const proxy = createProxy({ gateway, upstream: await listen(api), trustedProxies: 0, upstreamTimeoutMs: 5_000, log })
+    onTestFinished(() => proxy.close())
+    const server = createServer().on('upgrade', way === 'proxy' ? proxy.upgrade : keyturnUpgrade({ gateway }, () => undefined))
+    onTestFinished(() => shut(server))
+    expect(statusOf(await say(await listen(server), head(`GET ${path}`, WEBSOCKET, token)))).toBe(status)
+    await eventually(
+      'it is closed',
+      () => connections(server),
+      (it) => it === 0,
+      5_000,
+    )
   })
 })
