@@ -38,8 +38,9 @@ const LOWER_CASE = 0x20
 const [LETTER_A, LETTER_K, LETTER_X] = [97, 107, 120]
 const isSecret = (name: string): boolean => KEPT_HERE.has(name.replaceAll('_', '-'))
 
+const EVENT_STREAM = /^\s*text\/event-stream\s*(?:;|$)/i
 /** Of the value of a `Content-Type` field: such an answer stays open. */
-export const isEventStream = (type: unknown): boolean => String(type ?? '').startsWith('text/event-stream')
+export const isEventStream = (type: unknown): boolean => type !== undefined && EVENT_STREAM.test(String(type))
 
 /**
  * The fields of the request to the API, names and values in turn.

@@ -1,6 +1,6 @@
 /** Connections that stay open: checked when they begin, ended with their key. */
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type OutgoingHttpHeader, type RequestListener, ServerResponse } from 'node:http'
 import { connect as connectTo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
@@ -207,8 +207,41 @@ async function isCutOff(response: Response, key: IssuedKey): Promise<void> {
   expect((await ended) - (appliedAt() ?? Number.NaN)).toBeLessThan(1_000)
 }
 
+describe.each<[string, OutgoingHttpHeader[] | Record<string, string>]>([
+  ['in capitals', { 'Content-Type': 'Text/Event-Stream; charset=utf-8' }],
+  ['as a list', ['Content-Type', 'text/event-stream']],
+  ['as a list behind others', ['Cache-Control', 'no-store', 'content-type', ' TEXT/EVENT-STREAM;charset=utf-8']],
+])('an event stream whose type is written %s', (_, fields) => {
+  const stream: RequestListener = (_request, response) => {
+    response.writeHead(200, fields as OutgoingHttpHeader[])
+    response.write('data: first\n\n')
+  }
+
+  test.each([
+    ['node:http', (listener: RequestListener) => keyturn({ gateway: world.gateway }, listener)],
+    [
+      'the reverse proxy',
+      async (listener: RequestListener) => {
+        const api = createServer(listener)
+        world.onClose(() => shut(api))
+        const { gateway, log } = world
+        const proxy = createProxy({ gateway, upstream: await listen(api), trustedProxies: 0, upstreamTimeoutMs: 5_000, log })
+        world.onClose(() => proxy.close())
+        return proxy.handle
+      },
+    ],
+  ])('is cut off with its key, too: %s', async (_name, through) => {
+    const listener: RequestListener = await through(stream)
+    const server = createServer(listener)
+    world.onClose(() => shut(server))
+    const key = await newKey()
+    await isCutOff(await fetch(await listen(server), { headers: { 'x-api-key': key.token } }), key)
+  })
+})
+
 const OFFER = ['Connection: Upgrade', 'Upgrade: websocket']
 
+/** A connection on which requests are written by hand. */
 function talk(url: URL) {
   const socket = connectTo(Number(url.port), url.hostname)
   world.onClose(() => socket.destroy())

@@ -125,15 +125,19 @@ function writeHead(this: Entering<ServerResponse>, ...given: Parameters<ServerRe
   return entry.writeHead.apply(this, given)
 }
 
-/** What `writeHead` is given beside the status: fields by name, or none that we look at. */
+/** What `writeHead` is given beside the status: fields by name, or names and values in turn or in pairs. */
 function contentTypeOf(given: readonly unknown[]): unknown {
   const fields = given.at(-1)
-  if (typeof fields !== 'object' || fields === null || Array.isArray(fields)) return undefined
-  for (const name in fields)
-    if (name.length === CONTENT_TYPE.length && name.toLowerCase() === CONTENT_TYPE) return fields[name as keyof typeof fields]
+  if (typeof fields !== 'object' || fields === null) return undefined
+  if (Array.isArray(fields)) {
+    const flat: readonly unknown[] = Array.isArray(fields[0]) ? fields.flat() : fields
+    return flat.find((_, i) => i % 2 === 1 && isContentType(String(flat[i - 1])))
+  }
+  for (const name in fields) if (isContentType(name)) return fields[name as keyof typeof fields]
   return undefined
 }
 const CONTENT_TYPE = 'content-type'
+const isContentType = (name: string): boolean => name.length === CONTENT_TYPE.length && name.toLowerCase() === CONTENT_TYPE
 
 /**
  * What shows a token is decided on at once.
