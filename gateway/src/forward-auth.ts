@@ -8,7 +8,7 @@ import { problem } from '@keyturn/contract'
 import { decide } from './decide.ts'
 import { callerAddress } from './forwarding.ts'
 import type { Gateway } from './gateway.ts'
-import { sendProblem } from './incoming.ts'
+import { pathOf, sendProblem } from './incoming.ts'
 import { createThrottle, type Log } from './log.ts'
 import { checkScopes } from './permissions.ts'
 import type { RequestInfo } from './request-info.ts'
@@ -50,11 +50,12 @@ export function createForwardAuth({ gateway, askers, trustedProxies, log }: Forw
   return {
     async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
       request.resume()
-      const { pathname, searchParams } = new URL(request.url ?? '', 'http://auth')
-      if (pathname !== '/auth') return sendProblem(response, problem('not-found', 'Ask /auth'), {})
+      // Not as a URL: `//` is none, and `//elsewhere/auth` would be one with our path.
+      const [path, ...query] = (pathOf(request.url) ?? '').split('?')
+      if (path !== '/auth') return sendProblem(response, problem('not-found', 'Ask /auth'), {})
       let scopes: readonly string[]
       try {
-        scopes = checkScopes(searchParams.getAll('scope'))
+        scopes = checkScopes(new URLSearchParams(query.join('?')).getAll('scope'))
       } catch (error) {
         // The proxy's own configuration is wrong. Nobody gets in by that.
         throttle('scope', (more) => log.error({ err: error, more }, 'the proxy asks for a scope that no key can have'))

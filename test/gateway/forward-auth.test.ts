@@ -148,6 +148,28 @@ describe('the forward-auth server', () => {
     expect((await auth(bearer(token), '/')).status).toBe(404)
   })
 
+  test.each([
+    ['//', 404],
+    ['///auth', 404],
+    ['//auth/auth', 404],
+    ['/auth/', 404],
+    ['/auth?', 204],
+    ['http://[::1]/auth?scope=orders:read', 204],
+    ['http://elsewhere/auth?scope=orders%3Awrite', 403],
+    ['*', 404],
+  ])('takes the target as it is written: %s', async (target, status) => {
+    const answer = await new Promise((resolve, reject) => {
+      const headers = { 'x-api-key': world.keys.good.token }
+      const { hostname, port } = keyturn
+      const outgoing = request({ hostname, port, path: target, headers, agent: false }, (response) => {
+        response.resume()
+        resolve(response.statusCode)
+      })
+      outgoing.on('error', reject).end()
+    })
+    expect(answer).toBe(status)
+  })
+
   test('reads no body', async () => {
     const status = await new Promise((resolve, reject) => {
       const outgoing = request(new URL('/auth', keyturn), { method: 'POST', headers: { 'x-api-key': world.keys.good.token } })
