@@ -8,6 +8,7 @@ import type { RequestInfo } from './request-info.ts'
  * Calls `ended` once, at the moment at which the request would no longer be accepted: the key was deactivated, suspended or
  * compromised, has expired, or may no longer do this; or the session that it was shown with is over.
  * @param key as the request was accepted with it
+ * @param scopes may grow while it is followed
  * @returns to be called when the connection ends by itself
  */
 export type Follow = (request: RequestInfo, key: KeyEntry, ended: () => void, scopes?: readonly string[]) => () => void

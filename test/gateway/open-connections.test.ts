@@ -46,6 +46,7 @@ async function deactivate({ record }: IssuedKey): Promise<() => number | undefin
   return () => appliedAt
 }
 
+const WRITE = ['orders:write']
 const upgraded: IncomingMessage[] = []
 const sockets = new WebSocketServer({ noServer: true })
 const echo = (request: IncomingMessage, socket: Duplex, head: Buffer): void =>
@@ -99,9 +100,12 @@ async function openExpress(): Promise<{ url: URL }> {
   const app = express()
   const heads = new WeakMap<IncomingMessage, Buffer>()
   app.use(forExpress({ gateway: world.gateway }))
+  const write = forExpress({ gateway: world.gateway, scopes: WRITE })
   const open: express.RequestHandler = (request) => void echo(request, request.socket, heads.get(request) ?? Buffer.alloc(0))
   app.get('/events', (request, response) => answer(request, response))
+  app.get('/events/written', write, (request, response) => answer(request, response))
   app.get('/', open)
+  app.get('/written', write, open)
   const server = createServer(app)
   server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     heads.set(request, head)
@@ -118,6 +122,7 @@ type AdaptorOptions = Parameters<typeof createAdaptorServer>[0]
 async function openHono(): Promise<{ url: URL }> {
   const app = new Hono<{ Bindings: HttpBindings }>()
   app.use(forHono({ gateway: world.gateway }))
+  const write = forHono({ gateway: world.gateway, scopes: WRITE })
   const events = (c: Context) =>
     streamSSE(c, async (stream) => {
       await stream.writeSSE({ data: 'first' })
@@ -128,7 +133,9 @@ async function openHono(): Promise<{ url: URL }> {
     return { onMessage: ({ data }, socket) => socket.send(data as ArrayBuffer) }
   })
   app.get('/events', events)
+  app.get('/events/written', write, events)
   app.get('/', open)
+  app.get('/written', write, open)
   // As strictly as we compile, its types do not fit those of ws.
   const hub = new WebSocketServer({ noServer: true }) as unknown as NonNullable<AdaptorOptions['websocket']>['server']
   const server = createAdaptorServer({ fetch: app.fetch, websocket: { server: hub } })
@@ -291,6 +298,22 @@ test('an offer that a framework answers plainly is followed no longer than its a
   await eventually('the key has ended', appliedAt, (it) => it !== undefined)
   connection.send('/', world.keys.good.token)
   expect(await connection.heard('plain')).toContain('HTTP/1.1 200 OK')
+})
+
+test.each([
+  ['Express', openExpress],
+  ['Hono', openHono],
+])('%s: what is open ends when its key loses what the route asks for beside the app', async (_, open) => {
+  const { url } = await open()
+  const key = await newKey({ scopes: ['orders:read', 'orders:write'] })
+  const socket = connect(url, key, '/written')
+  await once(socket, 'open')
+  const closed = once(socket, 'close')
+  const response = await fetch(new URL('/events/written', url), { headers: { 'x-api-key': key.token } })
+  const cut = response.text().catch(() => 'cut off')
+  await world.publish(keyMessage({ ...key.record, scopes: ['orders:read'], revision: 2 }, 'keyturn.key.updated'))
+  await closed
+  await cut
 })
 
 test('a WebSocket ends when its key expires', async () => {

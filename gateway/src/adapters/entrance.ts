@@ -99,7 +99,8 @@ const DISTINCT = { configurable: true, enumerable: true, get: distinct }
 interface Entry {
   readonly key: KeyEntry
   readonly info: RequestInfo
-  readonly scopes: readonly string[]
+  /** What is asked for on the way in: of the whole app and then, where it says more, of the route. */
+  readonly scopes: string[]
   readonly gateway: AdapterOptions['gateway']
   readonly responseHeaders: Accepted['responseHeaders']
   readonly writeHead: ServerResponse['writeHead']
@@ -154,7 +155,9 @@ export function enter(
   if (before !== undefined) {
     const problem = forbids(before.key, info, scopes)
     before.refused = problem !== undefined
-    return problem === undefined ? { accepted: true, caller: before.key } : { accepted: false, problem, responseHeaders: {} }
+    if (problem !== undefined) return { accepted: false, problem, responseHeaders: {} }
+    before.scopes.push(...scopes)
+    return { accepted: true, caller: before.key }
   }
   const answer = decide(gateway, info, scopes)
   if (answer instanceof Promise)
@@ -170,12 +173,13 @@ function letIn(
   request: Entering<IncomingMessage>,
   response: Entering<ServerResponse>,
 ): Entered {
-  const entry: Entry = { key, info, scopes, gateway, responseHeaders, writeHead: response.writeHead, refused: false }
+  const asked = [...scopes]
+  const entry: Entry = { key, info, scopes: asked, gateway, responseHeaders, writeHead: response.writeHead, refused: false }
   request[ENTRY] = entry
   response[ENTRY] = entry
   rewriteFields(request, identity)
   response.writeHead = writeHead as ServerResponse['writeHead']
-  followUpgrade((ended) => gateway.follow(info, key, ended, scopes), request, response)
+  followUpgrade((ended) => gateway.follow(info, key, ended, asked), request, response)
   return { accepted: true, caller: key }
 }
 

@@ -68,7 +68,7 @@ class TakenBody implements RequestBody {
 }
 
 /** Requests that are in already: a route may ask for more than the whole app. */
-const inside = new WeakMap<Context, { readonly key: KeyEntry; refused: boolean }>()
+const inside = new WeakMap<Context, { readonly key: KeyEntry; readonly scopes: string[]; refused: boolean }>()
 
 export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { keyturn: Caller } }> {
   const { gateway, address = connection } = options
@@ -89,7 +89,10 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
     const before = inside.get(c)
     if (before !== undefined) {
       const problem = forbids(before.key, info, scopes)
-      if (problem === undefined) return next()
+      if (problem === undefined) {
+        before.scopes.push(...scopes)
+        return next()
+      }
       before.refused = true
       const { headers, body } = refusal({ accepted: false, problem, responseHeaders: {} })
       return new Response(body, { status: problem.status, headers })
@@ -106,16 +109,17 @@ export function keyturn(options: HonoOptions): MiddlewareHandler<{ Variables: { 
         ? new Request(c.req.raw, { headers })
         : new Request(url, { method, headers, body: body.taken, signal: c.req.raw.signal })
     c.set('keyturn', answer.key)
-    const entry = { key: answer.key, refused: false }
+    const entry = { key: answer.key, scopes: [...scopes], refused: false }
     inside.set(c, entry)
     const { incoming, outgoing } = onNode(c)
-    if (incoming !== undefined) followUpgrade((ended) => gateway.follow(info, answer.key, ended, scopes), incoming, outgoing)
+    if (incoming !== undefined)
+      followUpgrade((ended) => gateway.follow(info, answer.key, ended, entry.scopes), incoming, outgoing)
     await next()
     if ((c.res.status === 401 || c.res.status === 403) && !entry.refused) gateway.refusedUpstream(answer.key)
     for (const [name, value] of Object.entries(answer.responseHeaders)) c.header(name, value)
     if (c.res.body !== null && isEventStream(c.res.headers.get('content-type'))) {
       const ended = new AbortController()
-      const stop = gateway.follow(info, answer.key, () => ended.abort(), scopes)
+      const stop = gateway.follow(info, answer.key, () => ended.abort(), entry.scopes)
       const { readable, writable } = new TransformStream()
       // Its key has ended: so does the stream, without an error for the server to print.
       const finish = (error: unknown) => (ended.signal.aborted ? writable.close() : writable.abort(error))
