@@ -8,14 +8,20 @@ import { ClaimError } from './claim-error.ts'
 import type { Listener } from './events.ts'
 import { newPair } from './key-pairs.ts'
 import { type Keyring, tellStoreError } from './keyring.ts'
-import { type PendingClaim, type StoredCredential, type StoredKey, StoreError } from './store.ts'
+import { type PendingClaim, type Stored, type StoredCredential, type StoredKey, StoreError } from './store.ts'
 import { type Asking, askForSuccessor } from './successor.ts'
 import { backOff, jittered, pause } from './waiting.ts'
 
-/** Whoever claims says so anew at each try; after so long without that, another process goes on with it. */
+/** So long after `since`, another process goes on with a claim. */
 const ABANDONED_MS = 10_000
-/** How often others look for the end of a claim, where the store does not tell them. */
+/**
+ * While the API is away, `since` is set ahead for so many waits: some stores keep every write, and have room for a hundred a day. The API
+ * repeats its answer for 10 minutes, so that another process must not come later.
+ */
+const AHEAD = { waits: 10, longestMs: 5 * 60_000 }
+/** How often others look for the end of a claim, where the store does not tell them; less often when that is far off. */
 const LOOK_MS = 500
+const LOOKS = 20
 const AGAIN_MS = { shortest: 250, longest: 30_000 }
 /** After these, a notice may be out of date or come before its rotation. */
 const REFUSED_MS: Readonly<Record<string, number>> = { 'no-successor': 30_000, 'successor-refused': 10 * 60_000 }
@@ -45,7 +51,7 @@ export class Claimant {
   #running: Promise<unknown> | undefined
   #notBefore = 0
   #failures = 0
-  /** The last lease that is ours. */
+  /** The last `since` that is ours. */
   #lease = ''
 
   constructor(options: ClaimantOptions) {
@@ -112,18 +118,18 @@ export class Claimant {
       if (isReplaced(value, wanted)) return current
       // A claim of an older version does not say which key asks: it waits for a notice on that key.
       if (wanted.begun === true && (pending?.keyId ?? pending?.claim) === undefined) return current
-      const leased = pending === undefined ? 0 : Date.parse(pending.since) + patience - asking.now()
-      if (pending !== undefined && pending.since !== this.#lease && leased > 0) {
-        await pause(Math.min(leased, jittered(LOOK_MS)), signal)
+      const leftMs = pending === undefined ? 0 : Date.parse(pending.since) + patience - asking.now()
+      const isOurs = pending?.since === this.#lease
+      if (!isOurs && leftMs > 0) {
+        await pause(Math.min(leftMs, jittered(Math.max(LOOK_MS, leftMs / LOOKS))), signal)
         continue
       }
       if (pending === undefined && wanted.code === undefined && refused?.keyId === wanted.keyId) {
         if (Date.parse(refused.until) > asking.now()) throw new ClaimError(refused.code)
       }
-      const own = await this.#lend(value, wanted)
-      const leasedNow = await keyring.replace({ ...kept, pending: own }, stored.version, signal)
-      if (leasedNow === undefined) continue
-      this.#lease = own.since
+      const lent = isOurs && leftMs > 0 ? stored : await this.#lend(stored, wanted, asking.now())
+      const own = lent?.value.pending
+      if (lent === undefined || own === undefined) continue
       const asked = keyOf(value, own.keyId ?? wanted.keyId) ?? current
       const answer = await askForSuccessor(asking, asked, own, signal)
       if (answer.outcome === 'key') {
@@ -136,7 +142,7 @@ export class Claimant {
         // What was handed over says nothing of the next claim, nor of one with the old key.
         const until = new Date(asking.now() + (own.claim === undefined ? jittered(REFUSED_MS[code] ?? REFUSED_LONG_MS) : 0))
         const said = own.claim === undefined ? { refused: { keyId: asked.keyId, code, until: until.toISOString() } } : {}
-        if ((await keyring.replace({ ...kept, ...said }, leasedNow.version, signal)) === undefined) continue
+        if ((await keyring.replace({ ...kept, ...said }, lent.version, signal)) === undefined) continue
         tell({ type: 'claim-refused', code, until })
         // Somebody else's claim, and ours is still to come.
         if (own.claim !== wanted.code) continue
@@ -144,18 +150,27 @@ export class Claimant {
       } else {
         const waitMs = Math.max(answer.afterMs ?? 0, backOff(tries, AGAIN_MS.shortest, AGAIN_MS.longest))
         tell({ type: 'claim-delayed', detail: answer.detail, again: new Date(asking.now() + waitMs) })
+        if (Date.parse(own.since) < asking.now() + waitMs)
+          await this.#lend(lent, wanted, asking.now() + Math.min(AHEAD.longestMs, AHEAD.waits * waitMs))
         await pause(waitMs, signal)
         tries += 1
       }
     }
   }
 
-  /** The claim, as of now; with a pair of its own when nobody has begun it. */
-  async #lend(value: StoredCredential, { keyId, code }: Wanted): Promise<PendingClaim> {
-    const since = new Date(this.#options.asking.now()).toISOString()
-    if (value.pending !== undefined) return { ...value.pending, since }
+  /**
+   * Writes that the claim is ours; with a pair of its own when nobody has begun it.
+   * @param since ms since the epoch
+   * @returns undefined when somebody else was first
+   */
+  async #lend({ value, version }: Stored<StoredCredential>, { keyId, code }: Wanted, since: number) {
+    const { keyring, signal } = this.#options
     const by = code === undefined ? { keyId } : { claim: code }
-    return { since, privateKey: await newPair(value.current.kind), ...by }
+    const begun = value.pending ?? { privateKey: await newPair(value.current.kind), ...by }
+    const pending = { ...begun, since: new Date(since).toISOString() }
+    const lent = await keyring.replace({ ...value, pending }, version, signal)
+    if (lent !== undefined) this.#lease = pending.since
+    return lent
   }
 
   /** What a claim that was handed over replaces: it names no key, and the current one may have been withdrawn. */

@@ -9,9 +9,11 @@ import {
   type StoredCredential,
   StoreError,
 } from '@keyturn/client'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { formatRotationNotice, HEADERS, newKeyId, newToken } from '@keyturn/contract'
+import type { JWK } from 'jose'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { eventually } from '../support/house.ts'
-import { Provider, type ProviderKey, someCode } from './provider.ts'
+import { handedOut, Provider, type ProviderKey, someCode } from './provider.ts'
 
 interface Scene {
   readonly provider: Provider
@@ -433,6 +435,68 @@ test('an API that fails is asked again, with the same pair, not sooner than it s
   expect(performance.now() - began).toBeGreaterThan(1_000)
   expect(events.filter(({ type }) => type === 'claim-delayed')).toHaveLength(3)
   expect(new Set(provider.claims.map(({ recipient }) => recipient)).size).toBe(1)
+})
+
+test('an API that is away for hours costs few writes, of all that share the store, and one of them goes on in the end', async () => {
+  const [old, next] = [newKeyId(), newKeyId()].map((keyId) => ({
+    keyId,
+    token: newToken({ brand: 'kt', environment: 'prod', keyId }),
+  }))
+  if (old === undefined || next === undefined) throw new Error('there are two')
+  const kept = memoryStore()
+  let writes = 0
+  const store: Store = {
+    read: kept.read,
+    replace: (...written) => {
+      writes += 1
+      return kept.replace(...written)
+    },
+  }
+  const notice = { [HEADERS.rotation]: formatRotationNotice({ sunset: new Date(4_102_444_800_000), successor: 2 }) }
+  let isAway = true
+  const claims: number[] = []
+  const answering: typeof fetch = async (input, init) => {
+    if (!String(input).startsWith('http://control.test')) return new Response('hello', { headers: notice })
+    claims.push(Date.now())
+    if (isAway) return Response.json({ code: 'dependency-unavailable' }, { status: 503 })
+    const { recipient } = JSON.parse(new TextDecoder().decode(init?.body as Uint8Array)) as { recipient: JWK }
+    return Response.json(await handedOut(next, recipient))
+  }
+  const client = () => {
+    const made = createClient({
+      store,
+      credential: old.token,
+      api: 'http://control.test',
+      fetch: answering,
+      // Read anew, for the clock is another one soon.
+      now: () => Date.now(),
+    })
+    onTestFinished(() => made.close())
+    return made
+  }
+  const clients = [client(), client(), client()]
+  for (const each of clients) await each.fetch('http://api.test')
+  await eventually(() => claims.length === 1, 'a claim')
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  onTestFinished(() => void vi.useRealTimers())
+  // The first pause is of the real clock.
+  while (claims.length === 1) await new Promise(setImmediate)
+  await vi.advanceTimersByTimeAsync(50 * 60_000)
+  expect(claims.length).toBeGreaterThan(80)
+  // With 100 younger than a day, a secret of AWS has room for no other.
+  expect(writes).toBeLessThan(20)
+  // One at a time asks, and none of the others comes between.
+  const pauses = claims.slice(10).map((at, i) => at - (claims[i + 9] ?? 0))
+  expect(Math.min(...pauses)).toBeGreaterThan(20_000)
+
+  // Whichever of them it was.
+  for (const each of clients.slice(1)) await each.close()
+  isAway = false
+  const last = claims.length
+  await vi.advanceTimersByTimeAsync(7 * 60_000)
+  vi.useRealTimers()
+  await eventually(async () => (await stored(kept))?.current?.keyId === next.keyId, 'the new key')
+  expect(claims).toHaveLength(last + 1)
 })
 
 test('while nobody answers at the API, requests go on, and closing ends the attempts', async () => {

@@ -111,15 +111,20 @@ export class Provider {
       const handed = this.handedTo.get(successor.keyId)
       if (handed !== undefined && handed !== thumbprint) return refuse(response, 'claim-used')
       this.handedTo.set(successor.keyId, thumbprint)
-      const jwe = await new CompactEncrypt(new TextEncoder().encode(successor.token))
-        .setProtectedHeader({ alg: 'ECDH-ES', enc: 'A256GCM' })
-        .encrypt(await importJWK(recipient, 'ECDH-ES'))
       response.setHeader('content-type', 'application/json')
-      response.end(JSON.stringify({ jwe, keyId: successor.keyId }))
+      response.end(JSON.stringify(await handedOut(successor, recipient)))
       return 200
     }
     this.claims.push({ recipient: thumbprint, status: await answer() })
   }
+}
+
+/** What the API answers to a claim. */
+export async function handedOut({ keyId, token }: Pick<ProviderKey, 'keyId' | 'token'>, recipient: JWK): Promise<object> {
+  const jwe = await new CompactEncrypt(new TextEncoder().encode(token))
+    .setProtectedHeader({ alg: 'ECDH-ES', enc: 'A256GCM' })
+    .encrypt(await importJWK(recipient, 'ECDH-ES'))
+  return { jwe, keyId }
 }
 
 async function textOf(request: IncomingMessage): Promise<string> {
