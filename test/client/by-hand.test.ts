@@ -1,12 +1,16 @@
 /** The examples of docs/examples/by-hand, each run as it stands, against the real API and a real gateway. */
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { problem } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { run } from '../../infra/stack/tools.ts'
-import { apiHouse, reached, trigger } from '../api/support.ts'
+import { apiHouse, reached, redeem, trigger } from '../api/support.ts'
 import { findGo } from '../support/go.ts'
 import { eventually, type TestCredential } from '../support/house.ts'
 import { type GatewayProcess, startGatewayProcess, startUpstream } from '../support/processes.ts'
@@ -49,7 +53,7 @@ interface Example {
   write(token: string): string
   current(text: string): string
   /** Calls all the time until SIGTERM, and says `served N, failed M` then. */
-  command(keysFile: string, url: string): { command: string; args: readonly string[]; env?: NodeJS.ProcessEnv }
+  command(keysFile: string, url: string, api: string): { command: string; args: readonly string[]; env?: NodeJS.ProcessEnv }
 }
 
 const json = {
@@ -70,32 +74,32 @@ echo "served $served, failed $failed"
 const EXAMPLE: Readonly<Record<string, Example>> = {
   Python: {
     ...json,
-    command: (keysFile, url) => ({
+    command: (keysFile, url, api) => ({
       command: 'python3',
-      args: [join(EXAMPLES, 'keyturn_client.py'), keysFile, at.client.url, url],
+      args: [join(EXAMPLES, 'keyturn_client.py'), keysFile, api, url],
     }),
   },
   Go: {
     ...json,
-    command: (keysFile, url) => ({ command: GO_BUILT, args: [keysFile, at.client.url, url] }),
+    command: (keysFile, url, api) => ({ command: GO_BUILT, args: [keysFile, api, url] }),
   },
   sh: {
     write: (token) => `${token}\n`,
     current: (text) => text.split('\n')[0] ?? '',
-    command(keysFile, url) {
+    command(keysFile, url, api) {
       const loop = join(directory, 'loop.sh')
       writeFileSync(loop, LOOP)
-      const env = { ...process.env, KEYS: keysFile, KEYTURN_API: at.client.url }
+      const env = { ...process.env, KEYS: keysFile, KEYTURN_API: api }
       return { command: 'sh', args: [loop, join(EXAMPLES, 'keyturn.sh'), url], env }
     },
   },
 }
 
-function start(name: string, { token }: TestCredential) {
+function start(name: string, { token }: TestCredential, api = at.client.url) {
   const example = EXAMPLE[name] as Example
   const keysFile = join(mkdtempSync(join(directory, 'keys-')), 'keys')
   writeFileSync(keysFile, example.write(token), { mode: 0o600 })
-  const { command, args, env } = example.command(keysFile, `${gateway.url}/v1/ticker`)
+  const { command, args, env } = example.command(keysFile, `${gateway.url}/v1/ticker`, api)
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...(env === undefined ? {} : { env }) })
   onTestFinished(() => void child.kill('SIGKILL'))
   let said = ''
@@ -111,6 +115,33 @@ function start(name: string, { token }: TestCredential) {
       )
     },
   }
+}
+
+/** The API, which is not ready at first. @returns its address, and how often a new key was asked for */
+async function unreadyApi(): Promise<{ url: string; asked: () => number }> {
+  let asked = 0
+  const server = createServer((request, response) => {
+    asked += 1
+    if (asked === 1) {
+      const early = problem('no-successor')
+      response.writeHead(early.status, { 'content-type': 'application/problem+json' }).end(JSON.stringify(early))
+      return
+    }
+    const { method, url = '', headers } = request
+    const pass = httpRequest(at.client.url + url, { ...(method === undefined ? {} : { method }), headers }, (answer) => {
+      response.writeHead(answer.statusCode ?? 502, answer.headers)
+      answer.pipe(response)
+    })
+    pass.on('error', () => response.destroy())
+    request.pipe(pass)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked: () => asked }
 }
 
 describe.each([
@@ -145,4 +176,33 @@ describe.each([
     const [, served] = /^served (\d+), failed 0\n$/.exec(program.said()) ?? [program.said()]
     expect(Number(served)).toBeGreaterThan(10)
   })
+
+  test.skipIf(!there)(
+    'asks again for what was not there yet, not for what is lost, and claims in the next rotation',
+    async () => {
+      const credential = await at.house.credential()
+      const api = await unreadyApi()
+      const lost = (await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })).body
+      await reached(at.client, lost.rotationId, 'monitoring')
+      await redeem(at.client, await at.house.claimCodeOf(lost.rotationId))
+      const program = start(name, credential, api.url)
+      await eventually(
+        () => program.said().includes('claim-used'),
+        () => `the refusal; ${program.said()}`,
+        PATIENCE_MS,
+      )
+      await at.client.post(`/v1/rotations/${lost.rotationId}/roll-back`, { reason: 'the new key is lost' })
+      await reached(at.client, lost.rotationId, 'rolled-back')
+      expect(api.asked()).toBe(2)
+      await trigger(at.client, credential.credentialId, { quietPeriod: '5m' })
+      await eventually(
+        () => program.current() !== credential.token,
+        () => `the new key; ${program.said()}`,
+        PATIENCE_MS,
+      )
+      expect(await gateway.call(program.current())).toBe(200)
+      await program.end()
+      expect(program.said()).toMatch(/served [1-9]\d*, failed 0\n$/)
+    },
+  )
 })

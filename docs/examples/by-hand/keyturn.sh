@@ -24,20 +24,34 @@ keep() {
   mv "$KEYS.new" "$KEYS"
 }
 
-# claim <key>: fetches the key that replaces it, once; one process at a time
+# claim <key> <version of the one that replaces it>: fetches that, once; one process at a time
 claim() (
   exec 9>"$KEYS.lock"
   flock --nonblock 9 || exit 0
   [ "$(sed -n 1p "$KEYS")" = "$1" ] || exit 0
-  status=$(send "$1" --request POST "$KEYTURN_API/v1/successor") || exit 0
-  if [ "$status" = 200 ]; then
-    keep "$(sed -n 's/.*"token":"\([^"]*\)".*/\1/p' "$work/body")" "$1"
-  elif [ "$status" -lt 500 ]; then
-    # Asking again would only raise alarms. claim-used: if it was not you, tell the provider at once.
-    sed -n 's/.*"code":"\([^"]*\)".*/no new key: \1/p' "$work/body" >&2
-    touch "$KEYS.refused"
-  fi
+  : >"$work/body"
+  status=$(send "$1" --request POST "$KEYTURN_API/v1/successor") || status=000
+  code=$(sed -n 's/.*"code":"\([^"]*\)".*/\1/p' "$work/body")
+  case "$status $code" in
+    200*) keep "$(sed -n 's/.*"token":"\([^"]*\)".*/\1/p' "$work/body")" "$1" ;;
+    000* | 429* | 5* | *' no-successor')
+      echo "no new key yet: $status $code" >&2
+      echo $(($(date +%s) + 10)) >"$KEYS.later"
+      ;;
+    *)
+      # Asking again would only raise alarms, until there is another rotation. claim-used: if it was not you, tell the provider at once.
+      echo "no new key: $code" >&2
+      echo "$2" >"$KEYS.refused"
+      ;;
+  esac
 )
+
+# may_claim <version>: not where that was refused, unless the keys are others since, and not too soon after another try
+may_claim() {
+  [ -n "$1" ] || return 1
+  if [ "$KEYS.refused" -nt "$KEYS" ] && [ "$(cat "$KEYS.refused")" = "$1" ]; then return 1; fi
+  [ "$(date +%s)" -ge "$(cat "$KEYS.later" 2>/dev/null || echo 0)" ]
+}
 
 current=$(sed -n 1p "$KEYS")
 previous=$(sed -n 2p "$KEYS")
@@ -51,5 +65,6 @@ if [ "$status" = 401 ] && [ -n "$previous" ]; then
   current=$now
 fi
 cat "$work/body"
-if grep -qi '^keyturn-key-rotation:' "$work/headers" && [ ! "$KEYS.refused" -nt "$KEYS" ]; then claim "$current"; fi
+successor=$(grep -i '^keyturn-key-rotation:' "$work/headers" | sed -n 's/.*successor=\([0-9]*\).*/\1/p')
+if may_claim "$successor"; then claim "$current" "$successor"; fi
 [ "$status" != 401 ]

@@ -8,7 +8,9 @@ The file holds {"current": "<the key>"} to begin with; then also "previous". One
 import fcntl
 import json
 import os
+import re
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -16,7 +18,8 @@ import urllib.request
 class Keys:
     def __init__(self, path, api):
         self.path, self.api = path, api
-        self.refused = None  # the key whose successor was refused: asking again would only raise alarms
+        self.refused = None  # the key and its successor that was refused: asking again would only raise alarms
+        self.not_before = 0  # asked again then, where that may help
 
     def read(self):
         with open(self.path, encoding="utf-8") as file:
@@ -55,10 +58,11 @@ class Keys:
         return urllib.request.urlopen(request, timeout=timeout)
 
     def look(self, headers, key):
-        if "Keyturn-Key-Rotation" in headers and key != self.refused:
-            self.claim(key)
+        notice = re.search(r"\bsuccessor=(\d+)", headers.get("Keyturn-Key-Rotation", ""))
+        if notice and (key, notice[1]) != self.refused and time.monotonic() >= self.not_before:
+            self.claim(key, notice[1])
 
-    def claim(self, old):
+    def claim(self, old, successor):
         with open(self.path + ".lock", "w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,12 +76,18 @@ class Keys:
                 with self.send(request, old, 10) as response:
                     new = json.load(response)["token"]
             except urllib.error.HTTPError as error:
-                code = json.load(error).get("code")
-                if error.code < 500 and error.code != 429:
-                    self.refused = old
+                try:
+                    code = json.load(error).get("code")
+                except ValueError:
+                    code = error.code
+                if error.code >= 500 or error.code == 429 or code == "no-successor":
+                    self.not_before = time.monotonic() + 10
+                else:
+                    self.refused = old, successor
                 print(f"no new key: {code}", file=sys.stderr)  # claim-used: if it was not you, tell the provider at once
                 return
             except OSError as error:
+                self.not_before = time.monotonic() + 10
                 print(f"no new key: the control plane does not answer ({error})", file=sys.stderr)
                 return
             self.write({"current": new, "previous": old})
@@ -86,7 +96,6 @@ class Keys:
 def main():
     """Calls a URL all the time until SIGTERM: keyturn_client.py <keys file> <control plane> <url>"""
     import signal
-    import time
 
     keys, url = Keys(sys.argv[1], sys.argv[2]), sys.argv[3]
     ending = []

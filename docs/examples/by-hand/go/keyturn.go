@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -38,10 +39,12 @@ type Transport struct {
 	Path string // the file with the keys
 	API  string // the control plane
 	mu   sync.Mutex
-	// the key whose successor was refused: asking again would only raise alarms
-	refused string
+	// the key and its successor that was refused: asking again would only raise alarms
+	refused [2]string
 	asked   time.Time
 }
+
+var successorOf = regexp.MustCompile(`\bsuccessor=(\d+)`)
 
 func (t *Transport) read() (k keys, err error) {
 	data, err := os.ReadFile(t.Path)
@@ -107,20 +110,20 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 			other.Body.Close()
 		}
 	}
-	if response.Header.Get("Keyturn-Key-Rotation") != "" {
-		if err := t.claim(k.Current); err != nil {
+	if notice := successorOf.FindStringSubmatch(response.Header.Get("Keyturn-Key-Rotation")); notice != nil {
+		if err := t.claim(k.Current, notice[1]); err != nil {
 			fmt.Fprintln(os.Stderr, "no new key:", err)
 		}
 	}
 	return response, nil
 }
 
-// claim takes on the successor of a key.
-func (t *Transport) claim(old string) error {
+// claim takes on the successor of a key, which has that version.
+func (t *Transport) claim(old, successor string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k, err := t.read()
-	if err != nil || k.Current != old || t.refused == old || time.Since(t.asked) < time.Second {
+	if err != nil || k.Current != old || t.refused == [2]string{old, successor} || time.Since(t.asked) < 10*time.Second {
 		return err
 	}
 	t.asked = time.Now()
@@ -156,8 +159,9 @@ func (t *Transport) claim(old string) error {
 		return errors.New("the answer is not JSON")
 	}
 	if response.StatusCode != http.StatusOK {
-		if response.StatusCode < 500 && response.StatusCode != http.StatusTooManyRequests {
-			t.refused = old // claim-used: if it was not you, tell the provider at once
+		later := response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests || answer.Code == "no-successor"
+		if !later {
+			t.refused = [2]string{old, successor} // claim-used: if it was not you, tell the provider at once
 		}
 		return errors.New(answer.Code)
 	}
