@@ -15,6 +15,8 @@ interface KeyringOptions {
   readonly store: Store
   /** What the program was given, for a store that holds nothing yet. */
   readonly given: StoredCredential | undefined
+  /** Whose keys these are; that of `given` unless named. */
+  readonly credentialId?: string | undefined
   readonly now: () => number
   readonly tell: Listener
 }
@@ -102,15 +104,9 @@ export class Keyring {
   }
 
   #adopt(stored: Held, at: number): void {
-    const { given, tell } = this.#options
-    const expected = given?.credentialId
+    const { given, credentialId: expected = given?.credentialId, tell } = this.#options
     const { credentialId, current } = stored.value
-    if (expected !== undefined && credentialId !== undefined && credentialId !== expected) {
-      throw new StoreError(
-        'wrong-credential',
-        `The store holds ${credentialId}, not ${expected}: give this one a store of its own.`,
-      )
-    }
+    if (credentialId !== undefined) requireCredential(credentialId, expected)
     const before = this.#stored?.value
     this.#readAt = at
     // The same objects while they are the same keys: what is made of a key is kept beside it.
@@ -145,6 +141,12 @@ export class Keyring {
   #isRefused(keyId: string): boolean {
     return (this.#refused.get(keyId)?.until ?? 0) > this.#options.now()
   }
+}
+
+/** @throws StoreError wrong-credential */
+export function requireCredential(held: string, expected: string | undefined): void {
+  if (expected === undefined || held === expected) return
+  throw new StoreError('wrong-credential', `The store holds ${held}, not ${expected}: give this one a store of its own.`)
 }
 
 /**

@@ -6,7 +6,7 @@ import { Claimant } from '../claims.ts'
 import type { ClientEvent } from '../events.ts'
 import { claimFirstKey } from '../first-claim.ts'
 import { type Given, readGiven } from '../given.ts'
-import { Keyring } from '../keyring.ts'
+import { Keyring, requireCredential } from '../keyring.ts'
 import { type Store, type StoredCredential, type StoredKey, StoreError } from '../store.ts'
 import type { Asking } from '../successor.ts'
 import { backOff, jittered, pause } from '../waiting.ts'
@@ -88,7 +88,8 @@ class Agent {
     const { config, store, firstKey, tell, fetch = globalThis.fetch } = options
     this.#options = options
     this.#signal = signal
-    this.#keyring = new Keyring({ store, given: givenKey(firstKey, config), now: Date.now, tell })
+    const { credentialId } = config
+    this.#keyring = new Keyring({ store, given: givenKey(firstKey, config), credentialId, now: Date.now, tell })
     this.#asking = { api: config.api, fetch, timeoutMs: TIMEOUT_MS, now: Date.now }
     this.#news = new News(this.#asking)
     this.#claimant = new Claimant({ keyring: this.#keyring, asking: this.#asking, tell, signal })
@@ -157,7 +158,12 @@ class Agent {
     if (after.current.keyId !== current.keyId && after.previous !== undefined) await this.#switch(after.current, after.previous)
   }
 
-  readonly #ask = (key: StoredKey): Promise<OwnKey | undefined> => askOwnKey(this.#asking, key, this.#signal)
+  /** @throws StoreError, when the key is of another credential than the configuration names: not every store says whose its key is */
+  readonly #ask = async (key: StoredKey): Promise<OwnKey | undefined> => {
+    const own = await askOwnKey(this.#asking, key, this.#signal)
+    if (own?.credentialId !== undefined) requireCredential(own.credentialId, this.#options.config.credentialId)
+    return own
+  }
 
   /** Has the program the key that is in the store? A switch that was not ended is made again; one that another agent has made is made here, too. */
   async #settle(current: StoredKey, own: OwnKey, previous: StoredKey | undefined): Promise<void> {

@@ -5,6 +5,7 @@ import type { Asking } from '../successor.ts'
 
 export interface OwnKey {
   readonly keyId: string
+  readonly credentialId?: string
   readonly version: number
   /** The version of the key that replaces it, which can be claimed. */
   readonly successor?: number
@@ -40,12 +41,13 @@ export async function askOwnKey(
   }
   const fields = (typeof said === 'object' && said !== null ? said : {}) as Readonly<Record<string, unknown>>
   if (response.status === 401 && fields['code'] === 'invalid-key') return undefined
-  const { keyId, version, successor, lastUsedAt, sunsetAt } = fields
+  const { keyId, credentialId, version, successor, lastUsedAt, sunsetAt } = fields
   if (response.status !== 200 || typeof keyId !== 'string' || typeof version !== 'number')
     throw new ApiAway(`the API answers ${typeof fields['code'] === 'string' ? fields['code'] : response.status}`)
   return {
     keyId,
     version,
+    ...(typeof credentialId === 'string' ? { credentialId } : {}),
     ...(typeof successor === 'number' ? { successor } : {}),
     ...(typeof lastUsedAt === 'string' ? { lastUsedAt } : {}),
     ...(typeof sunsetAt === 'string' ? { sunsetAt } : {}),

@@ -1,8 +1,8 @@
 /** The agent against the real API and a real gateway. The program is played by the test, or by a shell script. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { runAgent } from '../../../client/src/agent.ts'
+import { openStore, runAgent } from '../../../client/src/agent.ts'
 import { memoryStore } from '../../../client/src/index.ts'
 import { apiHouse, type CreatedBody, claimedCredential, reached, redeem, type TriggeredBody, trigger } from '../../api/support.ts'
 import { eventually } from '../../support/house.ts'
@@ -209,6 +209,34 @@ test('an API that is away, and a store that can not be read, are said and waited
   away = false
   await agent.said('switched')
   expect(keyIn(keyFile)).toBe(credential.token)
+})
+
+describe('a store with the key of another credential', () => {
+  test('is refused at the start, where it says whose key it holds', async () => {
+    const credential = await claimedCredential(at.client)
+    const { keyFile, config } = place()
+    const store = memoryStore()
+    const { keyId, token, credentialId } = credential
+    await store.replace({ format: 1, credentialId, current: { keyId, kind: 'bearer', token } }, undefined)
+    const options = { config: config('true', {}, { credentialId: 'crd_another' }), store, tell: () => undefined }
+    await expect(runAgent(options, new AbortController().signal)).rejects.toMatchObject({ code: 'wrong-credential' })
+    expect(existsSync(keyFile)).toBe(false)
+  })
+
+  test('is refused for what the API says of the key, where it does not; the program is not told of it', async () => {
+    const [mine, other] = await Promise.all([claimedCredential(at.client), claimedCredential(at.client)])
+    const { keyFile, directory, config } = place()
+    writeFileSync(join(directory, '.env'), `SHOP_KEY=${other.token}\n`)
+    const env = { env: join(directory, '.env'), variable: 'SHOP_KEY' }
+    const of = config('echo >> told', { used: false }, { credentialId: mine.credentialId, store: env })
+    const agent = start({ config: of, store: await openStore(of) })
+    expect(await agent.said('store-failed')).toMatchObject({ code: 'wrong-credential' })
+    writeFileSync(join(directory, '.env'), `SHOP_KEY=${mine.token}\n`)
+    await agent.said('switched')
+    expect(keyIn(keyFile)).toBe(mine.token)
+    expect(agent.events.filter(({ type }) => type === 'watching')).toHaveLength(1)
+    expect(readFileSync(join(directory, 'told'), 'utf8')).toBe('\n')
+  })
 })
 
 test('has nothing to begin with: says so and ends', async () => {
