@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { openStore, runAgent } from '../../../client/src/agent.ts'
-import { memoryStore } from '../../../client/src/index.ts'
+import { memoryStore, type Store, StoreError } from '../../../client/src/index.ts'
 import { apiHouse, type CreatedBody, claimedCredential, reached, redeem, type TriggeredBody, trigger } from '../../api/support.ts'
 import { eventually } from '../../support/house.ts'
 import { agentPlace, keyIn, startAgent, usedFrom } from './support.ts'
@@ -201,14 +201,34 @@ test('a rotation that is rolled back after the switch: it goes back to the old k
 
 test('an API that is away, and a store that can not be read, are said and waited for; the program keeps its key', async () => {
   const credential = await claimedCredential(at.client)
-  const { config, keyFile } = place()
+  const { config, directory, keyFile } = place()
   let away = true
+  let unreadable = true
   const fetching: typeof fetch = (...request) => (away ? Promise.reject(new TypeError('fetch failed')) : fetch(...request))
-  const agent = start({ config: config('true', { used: false }), firstKey: credential.token, fetch: fetching })
+  const held = memoryStore()
+  const failing = async (): Promise<never> => {
+    throw new StoreError('unreachable', 'the disk does not answer')
+  }
+  const store: Store = {
+    read: (signal) => (unreadable ? failing() : held.read(signal)),
+    replace: (...next) => (unreadable ? failing() : held.replace(...next)),
+  }
+  writeFileSync(keyFile, credential.token)
+  const agent = start({ config: config('echo >> told', { used: false }), firstKey: credential.token, store, fetch: fetching })
+  expect(await agent.said('store-failed', 2)).toMatchObject({ code: 'unreachable', message: 'the disk does not answer' })
+  unreadable = false
   await agent.said('api-away')
+  // While it follows a key, too.
   away = false
-  await agent.said('switched')
+  await agent.said('watching')
+  unreadable = true
+  await agent.said('store-failed', agent.events.filter(({ type }) => type === 'store-failed').length + 2)
   expect(keyIn(keyFile)).toBe(credential.token)
+  unreadable = false
+  await trigger(at.client, credential.credentialId)
+  await agent.said('switched')
+  expect(keyIn(keyFile)).not.toBe(credential.token)
+  expect(readFileSync(join(directory, 'told'), 'utf8')).toBe('\n')
 })
 
 describe('a store with the key of another credential', () => {
