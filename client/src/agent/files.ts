@@ -9,7 +9,7 @@ const textOf = (key: StoredKey): string =>
   key.kind === 'ed25519' ? JSON.stringify({ ...key.privateKey, kid: key.keyId }) : key.token
 
 /**
- * Replaces each that holds something else, as a whole; its owner and group stay.
+ * Replaces each that holds something else, as a whole; its owner and group stay. One that is not there, as in `/run` after a boot, gets those of its folder.
  * @returns how many held something else
  * @throws StoreError
  */
@@ -20,7 +20,7 @@ export async function writeFiles(files: AgentConfig['files'], key: StoredKey): P
     try {
       const file = await target(path)
       if ((await readText(file)) === wanted) continue
-      await withLock(file, () => replaceFile(file, wanted, mode))
+      await withLock(file, () => replaceFile(file, wanted, mode, { ofFolder: true }))
       written += 1
     } catch (error) {
       throw diskError(path, error)

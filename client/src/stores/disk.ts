@@ -78,8 +78,9 @@ async function keepOwner(file: FileHandle, path: string, { uid, gid }: Stats, mo
  * Writes beside it, to the disk, then renames; owner and group stay. Whoever calls holds the lock of `path`, so what a killed process has left beside
  * it is removed.
  * @param mode permissions, whatever they were before
+ * @param ofFolder where root makes a file that is not there yet, it belongs to whom its folder belongs to
  */
-export async function replaceFile(path: string, text: string, mode = 0o600): Promise<void> {
+export async function replaceFile(path: string, text: string, mode = 0o600, { ofFolder = false } = {}): Promise<void> {
   const [directory, name] = [dirname(path), basename(path)]
   const before = await stat(path).catch(nothingThere)
   // A rename would go around the permissions of a file that is not to be written to.
@@ -93,6 +94,11 @@ export async function replaceFile(path: string, text: string, mode = 0o600): Pro
     const file = await open(fresh, 'wx', 0o600)
     try {
       if (before !== undefined) await keepOwner(file, path, before, mode)
+      else if (ofFolder && process.getuid?.() === 0) {
+        const { uid, gid } = await stat(directory)
+        // Not every root may.
+        await file.chown(uid, gid).catch(() => undefined)
+      }
       await file.chmod(mode)
       await file.writeFile(text)
       await file.sync()

@@ -21,3 +21,12 @@ test.skipIf(!asRoot).each([
   expect(after).toMatchObject({ uid, gid })
   expect(mode & 0o777).toBe(0o640)
 })
+
+test.skipIf(!asRoot)('a file that is not there yet belongs to whom its folder belongs to (needs root, to give it)', async () => {
+  const { directory, keyFile } = agentPlace('http://127.0.0.1:9')
+  chownSync(directory, 1_234, 4_321)
+  await writeFiles([{ path: keyFile, mode: 0o640 }], KEY)
+  const { mode, ...made } = statSync(keyFile)
+  expect(made).toMatchObject({ uid: 1_234, gid: 4_321 })
+  expect(mode & 0o777).toBe(0o640)
+})
