@@ -171,15 +171,19 @@ class Agent {
     if (this.#settled === current.keyId && written === 0) return
     const isFromBefore = this.#settled === '' && this.#first === current.keyId && written === 0
     if (isFromBefore && (previous === undefined || (await this.#wasTold(own)))) this.#settled = current.keyId
-    else if (Date.now() >= this.#notBefore) await this.#switch(current, previous, { anyUse: isFromBefore })
+    else if (Date.now() >= this.#notBefore) await this.#switch(current, previous, { anyUse: isFromBefore || this.#isShared })
+  }
+
+  /** Of a store that hosts share, another's program may be the one that uses a key: that says nothing of this one, be it from before or not. */
+  get #isShared(): boolean {
+    const { store } = this.#options.config
+    return !('file' in store || 'env' in store)
   }
 
   /** Whether the program has been told of a key that was in the store before the agent has started. */
   async #wasTold({ keyId, lastUsedAt }: OwnKey): Promise<boolean> {
-    const { store, check, program } = this.#options.config
-    // Of a store that hosts share, another's program may be the one that uses it.
-    const isShared = !('file' in store || 'env' in store)
-    if (isShared || lastUsedAt === undefined) return false
+    const { check, program } = this.#options.config
+    if (this.#isShared || lastUsedAt === undefined) return false
     if (check.run === undefined) return true
     return runCommand(check.run, program.timeoutMs, keyId).then(
       () => true,
