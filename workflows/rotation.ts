@@ -356,7 +356,8 @@ export class Rotation {
         successor: this.newKey?.version ?? this.oldKey.version + 1,
         deadline,
       })
-      this.deadline = deadline
+      // A leak may have come meanwhile: the end that it has set stands.
+      this.deadline = Math.min(deadline, this.leaks.oldKeyDiesAt ?? Number.POSITIVE_INFINITY)
       this.extensions.shift()
       await this.published(this.oldKey.keyId)
     }

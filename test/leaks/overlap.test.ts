@@ -1,5 +1,5 @@
 /** Keys that are replaced within a short overlap: the playbook of keys that only read. Time is skipped. */
-import type { CredentialId, KeyId } from '@keyturn/contract'
+import type { CredentialId, KeyId, RotationProgress } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { incidentMarkdown } from '../../api/leak-report-text.ts'
 import type { ServedApi } from '../support/api.ts'
@@ -175,6 +175,31 @@ describe('a key in a running rotation', () => {
     await house.pass(20 * MINUTE + 1_000)
     await closed(house, leakId)
     expect(await house.keyState(rotation.keyId)).toBe('compromised')
+  })
+
+  test('G9: it does not get back the time that is just being added to the window', async () => {
+    const rotation = await monitored()
+    const lock = await house.db.pool.connect()
+    await lock.query('begin')
+    await lock.query('select from rotations where rotation_id = $1 for no key update', [rotation.rotationId])
+    const begun = house.now()
+    // It is being stored, and waits for the lock.
+    await house.order(rotation, 'extend', 7 * DAY)
+    const leak = { leakId: 'leak_0000000000000000', keyId: rotation.keyId, atOnce: false, overlapMs: HOUR }
+    await rotation.handle.signal('leak', { ...leak, reason: 'test', actor: 'test' })
+    const shortened = () => rotation.handle.query<RotationProgress>('progress').then(({ deadline = '' }) => Date.parse(deadline))
+    await eventually(async () => inMinutes(new Date(await shortened()), begun) === 60, 'the shortened window')
+    await lock.query('commit')
+    lock.release()
+    await eventually(async () => {
+      const { timeline, stage } = await house.rotation(rotation.rotationId)
+      return stage === 'monitoring' && timeline.length > 5
+    }, 'the second notice')
+    expect(inMinutes((await house.rotation(rotation.rotationId)).deadline, begun)).toBe(60)
+    expect(inMinutes(new Date(await shortened()), begun)).toBe(60)
+    expect(inMinutes((await house.keys(rotation.credentialId))[0]?.sunsetAt, begun)).toBe(60)
+    await house.pass(HOUR)
+    await eventually(async () => (await house.keyState(rotation.keyId)) === 'compromised', 'its end')
   })
 
   test('G6: it dies in time while the rotation is held for a person, too', async () => {
