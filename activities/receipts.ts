@@ -1,4 +1,11 @@
-import type { GatewayReceipt, KeyEventType, KeyId, Receipt, RotationId } from '@keyturn/contract'
+import {
+  type GatewayReceipt,
+  type KeyEventType,
+  type KeyId,
+  LONGEST_RECEIPT_WAIT_MS,
+  type Receipt,
+  type RotationId,
+} from '@keyturn/contract'
 import { cancellationSignal, heartbeat } from '@temporalio/activity'
 import type { Database } from '../registry/database.ts'
 import { RegistryError } from '../registry/errors.ts'
@@ -64,7 +71,8 @@ export function createReceiptActivities(deps: ReceiptDeps) {
         if (input.mayGoOn !== true) throw error
         return { receipt }
       }
-      const receipt = await waitFor(deps, publication, input.waitMs)
+      // A policy that was stored before there was a limit may say more than the activity may take.
+      const receipt = await waitFor(deps, publication, Math.min(input.waitMs, LONGEST_RECEIPT_WAIT_MS))
       await recordReceipt(db, { rotationId: input.rotationId, receipt })
       return { receipt, publication: toPublicationRecord(publication) }
     })

@@ -3,6 +3,7 @@ import {
   DEFAULT_REMINDERS,
   formatDuration,
   graceTerms,
+  LONGEST_RECEIPT_WAIT_MS,
   type OnDeadline,
   parseDuration,
   type RotationPolicy,
@@ -65,6 +66,8 @@ export function policyOf(overrides: PolicyOverrides, base: RotationPolicy = DEFA
   const graceMs = read('/grace', overrides.grace, errors, false)
   if (graceMs !== undefined && graceMs > MAX_GRACE_MS)
     errors.push({ path: '/grace', message: 'must not be longer than 24h: an exposed key has to die' })
+  if (receiptWaitMs !== undefined && receiptWaitMs > LONGEST_RECEIPT_WAIT_MS)
+    errors.push({ path: '/receiptWait', message: 'must not be longer than 12h: people have to hear of a gateway that is silent' })
   if (errors.length === 0 && quietPeriodMs !== undefined && quietPeriodMs > overlapMs) {
     const message = `must not be longer than the overlap of ${formatDuration(overlapMs)}: the old key could never be quiet long enough`
     errors.push({ path: '/quietPeriod', message })

@@ -25,6 +25,7 @@ import {
   SHORTEST_PERIOD_MS,
   termsOf,
 } from './policy-terms.ts'
+import { LONGEST_RECEIPT_WAIT_MS } from './rotation.ts'
 import { isEmptySelector, LABEL_VALUE_PATTERN } from './selector.ts'
 
 export interface PolicyFlaw extends FieldFlaw {
@@ -178,7 +179,12 @@ function durationFlaws(policy: Policy): FieldFlaw[] {
       const mayBeLong = field === 'period' || field === 'expiry'
       if (ms === 0 && (NOT_ZERO as readonly string[]).includes(field))
         flaws.push({ path: `/${field}`, message: 'must be longer than zero' })
-      if (ms > MOST_MS && !mayBeLong) flaws.push({ path: `/${field}`, message: 'must not be longer than 366d' })
+      if (field === 'receiptWait' && ms > LONGEST_RECEIPT_WAIT_MS)
+        flaws.push({
+          path: '/receiptWait',
+          message: 'must not be longer than 12h: people have to hear of a gateway that is silent',
+        })
+      else if (ms > MOST_MS && !mayBeLong) flaws.push({ path: `/${field}`, message: 'must not be longer than 366d' })
     } catch (error) {
       flaws.push({ path: `/${field}`, message: (error as RangeError).message })
     }

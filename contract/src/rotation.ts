@@ -38,7 +38,7 @@ export interface RotationPolicy {
   readonly extendByMs: number
   /** How long refusals of the old key are watched after it is deactivated. */
   readonly regretWindowMs: number
-  /** How long a receipt may stay incomplete before the rotation is held. */
+  /** How long a receipt may stay incomplete before the rotation is held; `LONGEST_RECEIPT_WAIT_MS` at most. */
   readonly receiptWaitMs: number
   /** More refusals of the new key than this, during the overlap, roll back. */
   readonly newKeyRefusals: number
@@ -59,6 +59,9 @@ export interface RotationPolicy {
   /** How long an emergency leaves the client to switch over before the old key dies; without it the key dies first. */
   readonly graceMs?: number
 }
+
+/** A receipt is not waited for longer before the rotation is held, whatever its policy says: a day is what one wait may take in all. */
+export const LONGEST_RECEIPT_WAIT_MS = 12 * 3_600_000
 
 export type ApprovalStage = 'introducing' | 'deactivating'
 

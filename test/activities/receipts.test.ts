@@ -1,10 +1,12 @@
 import { encodeEvent, GATEWAY_REPORT_TYPE, type KeyId, type Receipt } from '@keyturn/contract'
+import { MockActivityEnvironment } from '@temporalio/testing'
 import pino from 'pino'
 import { afterAll, beforeEach, expect, inject, onTestFinished, test } from 'vitest'
 import { createKafka, createPublisher, type Publisher } from '../../activities/kafka.ts'
 import { createPropagation, type Propagation, type Publication } from '../../activities/propagation.ts'
+import { createReceiptActivities } from '../../activities/receipts.ts'
 import type { Database } from '../../registry/database.ts'
-import { makeCredential, openTestDatabase } from '../registry/world.ts'
+import { DAY, makeCredential, open, openTestDatabase } from '../registry/world.ts'
 import { uniqueTopics } from '../support/servers.ts'
 import { createWords, type Words } from './words.ts'
 
@@ -84,6 +86,20 @@ test('G3: names each gateway that has not applied the event, and when each of th
   expect(gateways.map(({ gatewayId }) => gatewayId)).toEqual(['gw-a'])
   expect(gateways[0]?.ms).toBe(Date.parse(gateways[0]?.appliedAt ?? '') - publication.publishedAt.getTime())
   expect(receipt).toMatchObject({ keyId: publication.keyId, revision: 1, event: 'keyturn.key.introduced' })
+})
+
+test('G3: a receipt is waited for no longer than half a day, whatever a policy says that was stored long ago', async () => {
+  const credential = await makeCredential(db)
+  const rotationId = await open(db, credential)
+  const waits: number[] = []
+  const waitForReceipt: Propagation['waitForReceipt'] = (publication, options) => {
+    waits.push(options.timeoutMs)
+    return propagation.waitForReceipt(publication, options)
+  }
+  const { propagate } = createReceiptActivities({ db, propagation: { ...propagation, waitForReceipt } })
+  const input = { rotationId, keyId: credential.keyId, waitMs: 366 * DAY }
+  expect(await new MockActivityEnvironment().run(propagate, input)).toMatchObject({ receipt: { unconfirmed: [] } })
+  expect(waits).toEqual([DAY / 2])
 })
 
 test('G3: a gateway is confirmed with its first report past the event, not a later one', async () => {

@@ -170,6 +170,12 @@ describe('a rotation or an order', () => {
     ['with an overlap of a month', 'invalid-duration', { overlap: 'P1M' }, ['/overlap', /is not a duration/]],
     ['with an overlap of two years', 'invalid-duration', { overlap: '731d' }, ['/overlap', 'must not be longer than 366d']],
     [
+      'that waits a day for receipts',
+      'invalid-duration',
+      { receiptWait: '24h' },
+      ['/receiptWait', /^must not be longer than 12h/],
+    ],
+    [
       'with an overlap beyond all numbers',
       'invalid-duration',
       { overlap: '99999999999999999999d' },
