@@ -57,6 +57,8 @@ export class Rotation {
   newKeyEverywhere = false
   newKeyRetired = false
   private graceMs: number | undefined
+  /** When the grace ends that an emergency leaves to the client: it does not begin anew, whatever turns the rotation meanwhile. */
+  graceEndsAt: number | undefined
   /** The client has been told of its new key already when the old one dies. */
   graced = false
   /** `going` from the decision to switch it off until the registry has answered. */
@@ -262,6 +264,7 @@ export class Rotation {
   takeOver(reason: string, actor: string, trigger: 'emergency' | 'leak' = 'emergency', graceMs?: number): void {
     if (!this.emergency) this.becomeEmergency(trigger)
     this.graceMs = graceMs
+    this.graceEndsAt = undefined
     this.turns.take({ course: 'emergency', reason, actor })
   }
 

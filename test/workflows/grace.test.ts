@@ -75,6 +75,33 @@ test.each(['an emergency without grace', 'an order to escalate'])('%s ends the g
   expect(await statesOf(credentialId)).toEqual(['1 compromised retired', '2 active current'])
 })
 
+test.each(['manual', 'emergency'] as const)('G9: it does not begin anew when the new key leaks: %s', async (trigger) => {
+  const { credentialId } = await house.credential()
+  const rotation = await house.rotate(credentialId, trigger === 'emergency' ? LONG : {}, trigger)
+  if (trigger === 'manual') {
+    await house.reached(rotation.rotationId, 'monitoring', WITHIN_MS)
+    await house.trigger(credentialId, LONG, 'emergency')
+  }
+  const graced = (version: number) =>
+    eventually(
+      async () => {
+        const { stage, deadline, newKeyId } = await house.rotation(rotation.rotationId)
+        const [oldKey, ...others] = await house.keys(credentialId)
+        const isNew = others.some((key) => key.keyId === newKeyId && key.version === version)
+        const soon = deadline !== undefined && deadline.getTime() < Date.now() + 2 * 3_600_000
+        return stage === 'monitoring' && isNew && soon && { deadline, newKeyId, sunsetAt: oldKey?.sunsetAt }
+      },
+      `the grace with version ${version}`,
+      WITHIN_MS,
+    )
+  const { deadline, newKeyId } = await graced(2)
+  const leak = { leakId: 'leak_0000000000000000', keyId: newKeyId, atOnce: true, overlapMs: 0, reason: 'test', actor: 'test' }
+  await rotation.handle.signal('leak', leak)
+  expect(await graced(3)).toMatchObject({ deadline, sunsetAt: deadline })
+  await house.order(rotation, 'escalate')
+  await completed(rotation.rotationId)
+})
+
 test('G6: one with grace joins the emergency that runs, and delays nothing', async () => {
   const rotation = await standAt(house, 'an emergency')
   expect(await house.trigger(rotation.credentialId, LONG, 'emergency')).toMatchObject({ joined: true })

@@ -9,9 +9,10 @@ import { deliverAtOnce } from './deliver.ts'
  */
 export async function grace(rotation: Rotation, graceMs: number): Promise<void> {
   const reason = rotation.turns.last?.reason ?? rotation.request.reason
-  // A run that takes over after another one finds the end that was announced.
+  // A run that takes over after another one finds the end that was announced; or one of before the emergency, which is later.
   const announced = rotation.request.trigger === 'emergency' ? rotation.deadline : undefined
-  const endsAt = announced ?? Date.now() + graceMs
+  rotation.graceEndsAt ??= Math.min(announced ?? Number.POSITIVE_INFINITY, Date.now() + graceMs)
+  const endsAt = rotation.graceEndsAt
   const timer = new CancellationScope()
   timer
     .run(() => sleep(Math.max(1, endsAt - Date.now())))
