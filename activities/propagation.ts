@@ -19,7 +19,7 @@ import { DECLARED_GONE, type GatewayWatch, until, watchGateways } from './gatewa
 import { type ControlKafka, createPublisher, createTopicEnds, type Publisher } from './kafka.ts'
 import { createRegistryGuard } from './registry-guard.ts'
 
-/** Where a key event lies in the log. */
+/** Where a key event lies in the log. Of a key that has ended, it is its end that is published, whatever else has changed since. */
 export interface Publication {
   readonly keyId: KeyId
   readonly event: KeyEventType
@@ -97,7 +97,7 @@ export function createPropagation({ kafka, topics, db, log, source }: Propagatio
   const guard = createRegistryGuard({ db, kafka, topics, log })
   guard.checkSoon()
   const publishNow = (keyId: KeyId): Promise<Publication> =>
-    guard.run(() => publishKey(db, keyId, (row) => sendKey(publisher, topics.keys, source, row)))
+    guard.run(() => publishKey(db, keyId, (row, told) => sendKey(publisher, topics.keys, source, row, told)))
   const ahead = new Map<KeyId, Promise<Publication | undefined>>()
   return {
     watch,
@@ -180,12 +180,17 @@ export function keyMessage(
   return { key: row.keyId, value, headers: { 'content-type': CLOUDEVENTS_MEDIA_TYPE } }
 }
 
-async function sendKey(publisher: Publisher, topic: string, source: string, row: KeyRow): Promise<Publication> {
+async function sendKey(
+  publisher: Publisher,
+  topic: string,
+  source: string,
+  row: KeyRow,
+  { event, revision }: Pick<Publication, 'event' | 'revision'>,
+): Promise<Publication> {
   const publishedAt = new Date()
   const [sent] = await publisher.send(topic, [keyMessage(source, row, publishedAt)])
   if (sent?.baseOffset === undefined) throw new Error(`Kafka did not say where it put the event of key ${row.keyId}`)
-  const { keyId, event, revision } = row
-  return { keyId, event, revision, partition: sent.partition, offset: sent.baseOffset, publishedAt }
+  return { keyId: row.keyId, event, revision, partition: sent.partition, offset: sent.baseOffset, publishedAt }
 }
 
 /** What one request to Kafka may hold, whichever partitions its messages go to: a broker takes a mebibyte for each. */

@@ -132,14 +132,16 @@ export const joined = ({ gateways, unconfirmed }: Confirmation, said: readonly G
 
 /**
  * Waits until every gateway has confirmed; what has come in is recorded after each slice. Every slice but the first publishes again:
- * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain.
+ * meanwhile the keys topic may have been lost and made anew, and an offset of the old one would be waited for in vain. It stays the receipt of
+ * what was published first, whatever has changed of the key since: who is past a later event is past that one.
  */
 export async function completeReceipt(
   deps: ReceiptDeps,
   published: PublicationRecord,
   record: (receipt: Receipt) => Promise<void>,
 ): Promise<Receipt> {
-  let publication: Publication = { ...published, publishedAt: new Date(published.publishedAt) }
+  const of = { event: published.event, revision: published.revision, publishedAt: new Date(published.publishedAt) }
+  let publication: Publication = { ...published, ...of }
   const lines = new Map<string, GatewayReceipt>()
   for (let slices = 0; ; slices++) {
     const slice = await waitFor(deps, publication, sliceMs(slices))
@@ -148,7 +150,7 @@ export async function completeReceipt(
     const receipt = { ...slice, gateways }
     await record(receipt)
     if (receipt.unconfirmed.length === 0) return receipt
-    publication = { ...(await deps.propagation.publish(publication.keyId)), publishedAt: publication.publishedAt }
+    publication = { ...(await deps.propagation.publish(publication.keyId)), ...of }
   }
 }
 

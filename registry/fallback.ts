@@ -138,14 +138,27 @@ const toReceipt = ({ gateway_id, at }: { gateway_id: string; at: Date }, since: 
   ms: Math.max(0, at.getTime() - since.getTime()),
 })
 
-/** What became of a key that has ended, and when. Primary key, and index audit_once. */
-export async function endOfKey(
-  db: Database,
-  keyId: KeyId,
-): Promise<{ event: KeyEventType; revision: number; at: Date } | undefined> {
-  const [end] = await db.query<{ event: KeyEventType; revision: number; at: Date }>(
-    `select k.event, k.revision, a.at from keys k join audit a on a.subject = k.key_id and a.revision = k.revision where k.key_id = $1 and ${ENDED}`,
-    [keyId],
-  )
-  return end
+/** The end of a key. What it may do can be changed after that, and its verifier be sealed anew: neither is its end. */
+export interface KeyEnd {
+  readonly event: KeyEventType
+  readonly revision: number
+  readonly at: Date
+}
+
+/** Events and entries of the audit log are named for the states. Primary key, and indexes audit_by_subject, audit_once. */
+const END_OF_KEY = `
+select 'keyturn.key.' || k.state as event, e.revision, a.at from keys k
+cross join lateral (select coalesce(max(x.revision), k.revision) as revision from audit x
+  where x.subject = k.key_id and x.action = 'key.' || k.state) e
+join audit a on a.subject = k.key_id and a.revision = e.revision
+where k.key_id = $1 and ${ENDED}`
+
+/** What became of a key that has ended, and when. */
+export const endOfKey = async (db: Database, keyId: KeyId): Promise<KeyEnd | undefined> =>
+  (await db.query<KeyEnd>(END_OF_KEY, [keyId]))[0]
+
+/** What a receipt of the key is a receipt of: its last change; but its end, when it has ended. */
+export async function confirmable(tx: Tx, row: KeyRow): Promise<Omit<KeyEnd, 'at'>> {
+  const end = row.event === 'keyturn.key.updated' ? await first<KeyEnd>(tx, END_OF_KEY, [row.keyId]) : undefined
+  return end ?? row
 }

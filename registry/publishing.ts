@@ -1,7 +1,8 @@
 /** What has been published of the keys, and what has not. */
 import type { KeyId } from '@keyturn/contract'
-import type { Database } from './database.ts'
+import type { Database, Tx } from './database.ts'
 import { RegistryError } from './errors.ts'
+import { confirmable, type KeyEnd } from './fallback.ts'
 import { type KeyRow, selectKeysIn } from './key-rows.ts'
 import { refuseUnchecked } from './restore.ts'
 
@@ -13,14 +14,14 @@ import { refuseUnchecked } from './restore.ts'
 export async function publishKeys<T>(
   db: Database,
   keyIds: readonly KeyId[],
-  publish: (rows: readonly KeyRow[]) => Promise<T>,
+  publish: (rows: readonly KeyRow[], tx: Tx) => Promise<T>,
 ): Promise<T> {
   return db.tx(async (tx) => {
     await refuseUnchecked(tx)
     const rows = await selectKeysIn(tx, `where k.key_id = any($1) order by k.credential_id, k.version for no key update of k`, [
       keyIds,
     ])
-    const published = await publish(rows)
+    const published = await publish(rows, tx)
     await tx.query('update keys set published_revision = revision, published_at = clock_timestamp() where key_id = any($1)', [
       keyIds,
     ])
@@ -69,11 +70,18 @@ export async function publishUnpublished(
   })
 }
 
-/** @throws RegistryError not-found */
-export const publishKey = <T>(db: Database, keyId: KeyId, publish: (row: KeyRow) => Promise<T>): Promise<T> =>
-  publishKeys(db, [keyId], ([row]) => {
+/**
+ * The same for one key. `publish` also gets what a receipt of it will be a receipt of.
+ * @throws RegistryError not-found, registry-restored
+ */
+export const publishKey = <T>(
+  db: Database,
+  keyId: KeyId,
+  publish: (row: KeyRow, told: Omit<KeyEnd, 'at'>) => Promise<T>,
+): Promise<T> =>
+  publishKeys(db, [keyId], async ([row], tx) => {
     if (row === undefined) throw new RegistryError('not-found', `there is no key ${keyId}`)
-    return publish(row)
+    return publish(row, await confirmable(tx, row))
   })
 
 /** Keys whose last change nobody has published. Index keys_unpublished. */

@@ -1,9 +1,12 @@
 /** Changes of what a credential's keys may do: which keys get a revision, and what each of them keeps. */
+import type { KeyId } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { appendAudit, listAudit } from '../../registry/audit.ts'
 import type { Database } from '../../registry/database.ts'
-import { toKeyRecord } from '../../registry/keys.ts'
+import { endOfKey } from '../../registry/fallback.ts'
+import { compromiseKey, deactivateKey, reinstateKey, toKeyRecord } from '../../registry/keys.ts'
 import { changePermissions } from '../../registry/permissions.ts'
+import { publishKey } from '../../registry/publishing.ts'
 import { at, DAY, keyOf, makeCredential, monitored, openTestDatabase } from './world.ts'
 
 let db: Database
@@ -37,6 +40,25 @@ test('each list stays, goes or is replaced by itself; null for both takes the re
   expect(await allowed(null)).toBeUndefined()
   const entries = await listAudit(db, { subject: credentialId, limit: 20 })
   expect(entries.at(-1)?.detail).toMatchObject({ allow: null, before: { allow: { addresses: ADDRESSES, methods: ['GET'] } } })
+})
+
+test('G3: a key that has ended before is published for its end, whatever it may do since; one that has not, for the change', async () => {
+  const { credentialId, keyId, newKeyId, by } = await monitored(db)
+  const told = (id: KeyId) => publishKey(db, id, async (_, of) => of)
+  await deactivateKey(db, { ...by, keyId, unless: 'never' })
+  const { revision } = await keyOf(db, keyId)
+  for (const scopes of [['read:depth'], ['read:trades']]) await changePermissions(db, { ...BY, credentialId, scopes })
+  expect(await told(keyId)).toMatchObject({ event: 'keyturn.key.deactivated', revision })
+  expect(await endOfKey(db, keyId)).toEqual({ event: 'keyturn.key.deactivated', revision, at: at(0) })
+  expect(await told(newKeyId)).toMatchObject({ event: 'keyturn.key.updated', revision: 3 })
+  expect(await endOfKey(db, newKeyId)).toBeUndefined()
+  // Once it has come back and ended again, it is of that end.
+  await reinstateKey(db, { ...by, keyId })
+  await deactivateKey(db, { ...by, at: at(1), keyId, unless: 'never' })
+  await changePermissions(db, { ...BY, credentialId, scopes: ['read:prices'] })
+  expect(await endOfKey(db, keyId)).toEqual({ event: 'keyturn.key.deactivated', revision: revision + 4, at: at(1) })
+  await compromiseKey(db, { keyId, at: at(2), actor: 'test', reason: 'test' })
+  expect(await told(keyId)).toMatchObject({ event: 'keyturn.key.compromised', revision: revision + 6 })
 })
 
 test('every key that is not destroyed gets it, a suspended one too, and keeps what was said of its end', async () => {

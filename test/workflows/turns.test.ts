@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { changePermissions } from '../../registry/permissions.ts'
 import { eventually, type House } from '../support/house.ts'
 import { openHouse } from '../support/open-house.ts'
 import { standAt } from '../support/standings.ts'
@@ -60,6 +61,23 @@ describe('a rotation through all stages', () => {
     await house.order(rotation, 'rollBack')
     await rotation.handle.result()
   })
+})
+
+test('G3: a change of what a key may do, while the receipt of its end is waited for, leaves that one receipt, complete', async () => {
+  const rotation = await standAt(house, 'held for the last receipt', { regretWindowMs: 0 })
+  const { credentialId, keyId, rotationId } = rotation
+  const [{ revision } = { revision: 0 }] = await house.keys(credentialId)
+  await changePermissions(house.db, { credentialId, scopes: ['read:depth'], at: new Date(), actor: 'test' })
+  await eventually(async () => {
+    const [key] = await house.keys(credentialId)
+    return (key?.publishedRevision ?? 0) > revision
+  }, 'the change, published by whoever waits for the receipt')
+  await rotation.release()
+  expect(await rotation.handle.result()).toBe('completed')
+  const { receipts } = await house.rotation(rotationId)
+  const ofEnd = receipts.filter((receipt) => receipt.keyId === keyId && receipt.event !== 'keyturn.key.deprecated')
+  expect(ofEnd).toMatchObject([{ event: 'keyturn.key.deactivated', revision, unconfirmed: [] }])
+  expect(ofEnd[0]?.gateways.map(({ gatewayId }) => gatewayId).sort()).toEqual(['gw-1', 'gw-2'])
 })
 
 describe('roll-back', () => {
