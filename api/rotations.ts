@@ -47,7 +47,7 @@ export function rotationRoutes(api: Api, deps: ApiDeps): void {
           quietPeriod: Type.Optional(Duration('how long the old key must have been unused before it is deactivated')),
           onDeadline: Type.Optional(Type.Enum([...ON_DEADLINE])),
           regretWindow: Type.Optional(Duration('how long refusals of the old key are watched afterwards')),
-          receiptWait: Type.Optional(Duration('how long a gateway may be missing before the rotation is held')),
+          receiptWait: Type.Optional(Duration('how long a gateway may be missing before the rotation is held; 12h at most')),
           grace: Type.Optional(
             Duration('emergency: how long the client has to switch over before the old key dies; without it the key dies first'),
           ),

@@ -95,7 +95,9 @@ export const Policy = Strict(
         'how many refusals are too many',
       ),
     ),
-    receiptWait: Type.Optional(Duration('how long a gateway may be missing before the rotation is held: 10m unless given')),
+    receiptWait: Type.Optional(
+      Duration('how long a gateway may be missing before the rotation is held: 10m unless given, 12h at most'),
+    ),
     delivery: Type.Optional(
       Strict(
         {
