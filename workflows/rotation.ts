@@ -56,6 +56,8 @@ export class Rotation {
   /** Set once every live gateway accepts the new key. */
   newKeyEverywhere = false
   newKeyRetired = false
+  /** The new key that a roll-back has begun to take out of its client's store. */
+  takenBack: KeyId | undefined
   private graceMs: number | undefined
   /** When the grace ends that an emergency leaves to the client: it does not begin anew, whatever turns the rotation meanwhile. */
   graceEndsAt: number | undefined
@@ -197,6 +199,8 @@ export class Rotation {
     this.timeline = [...left.timeline]
     this.newKey = left.newKey
     this.newKeyRetired = left.newKeyRetired
+    if (left.newKey?.written === true && left.timeline.some(({ stage }) => stage === 'rolling-back'))
+      this.takenBack = left.newKey.keyId
     this.oldKeyIs = left.oldKeyOff ? 'off' : 'accepted'
     this.deadline = left.deadline
     // A person has held it, and nobody has resumed it.

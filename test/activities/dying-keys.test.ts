@@ -3,12 +3,13 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
-import type { KeyDelivery, RotationId, VaultDelivery } from '@keyturn/contract'
+import { graceTerms, type KeyDelivery, type RotationId, type VaultDelivery } from '@keyturn/contract'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { StoredCredential } from '../../client/src/store.ts'
 import { apiHouse } from '../api/support.ts'
 import { placeIn, trustKeyturn } from '../support/clients-vault.ts'
 import { eventually, type StartedRotation, type TestCredential } from '../support/house.ts'
+import { obstruct } from '../support/obstacles.ts'
 import { type Bao, findBao, startBao } from '../support/openbao.ts'
 import { alertsOf } from '../support/topics.ts'
 
@@ -87,11 +88,11 @@ describe.skipIf(bao === undefined)('a Vault of the client', () => {
   afterAll(() => vault?.stop())
 
   /** A rotation whose new key is to be written behind `address`. */
-  async function rotating(address?: string) {
+  async function rotating(address?: string, scopes = ['read:prices']) {
     const place = placeIn(vault)
     const delivery: VaultDelivery & KeyDelivery =
       address === undefined ? place.delivery : { ...place.delivery, address, audience: vault.address }
-    const credential = await office.house.credential(['read:prices'], 'prod', [], { delivery })
+    const credential = await office.house.credential(scopes, 'prod', [], { delivery })
     await place.allow(credential.credentialId)
     await place.fill(holding(credential))
     const rotation = await office.house.rotate(credential.credentialId, LONG)
@@ -102,8 +103,8 @@ describe.skipIf(bao === undefined)('a Vault of the client', () => {
     }
     return { ...credential, ...rotation, place, found }
   }
-  const written = async (address?: string) => {
-    const rotation = await rotating(address)
+  const written = async (address?: string, scopes?: string[]) => {
+    const rotation = await rotating(address, scopes)
     await office.house.reached(rotation.rotationId, 'monitoring', PATIENCE_MS)
     return { ...rotation, newKeyId: (await newKeyOf(rotation)) ?? expect.fail('there is no new key') }
   }
@@ -147,6 +148,51 @@ describe.skipIf(bao === undefined)('a Vault of the client', () => {
     expect(await write.release()).toBe(400)
     expect((await rotation.place.store.read())?.value).toEqual(holding(rotation))
     expect(await rotation.found()).toEqual({ keyId: rotation.keyId, accepted: true })
+  })
+
+  /** On its way back, the old key in the client's store again, and the new one accepted still. */
+  async function takenBack(scopes?: string[]) {
+    const rotation = await written(undefined, scopes)
+    const release = await obstruct(office.house.db, rotation.credentialId, {
+      refuses: 'change',
+      event: 'keyturn.key.deactivated',
+    })
+    await office.house.order(rotation, 'rollBack')
+    await office.house.reached(rotation.rotationId, 'held', PATIENCE_MS)
+    await release()
+    expect(await rotation.found()).toEqual({ keyId: rotation.keyId, accepted: true })
+    // What is accepted is not thrown away.
+    expect((await rotation.place.store.read())?.value).toMatchObject({ previous: { keyId: rotation.newKeyId } })
+    return rotation
+  }
+  const states = async ({ credentialId }: TestCredential) =>
+    (await office.house.keys(credentialId)).map(({ version, state, standing }) => `${version} ${state} ${standing}`)
+
+  test.each(['an emergency', 'a leak'])('G1: %s while it is going back: another new key is written', async (what) => {
+    const rotation = await takenBack(['trade:write'])
+    const { token, place, rotationId } = rotation
+    if (what === 'a leak') await office.client.post('/v1/leaks', { source: 'test', token })
+    else await office.house.order(rotation, 'escalate')
+    expect(await rotation.handle.result()).toBe('completed')
+    expect(await states(rotation)).toEqual(['1 compromised retired', '2 compromised retired', '3 active current'])
+    const newKeyId = await newKeyOf({ rotationId })
+    expect(await rotation.found()).toEqual({ keyId: newKeyId, accepted: true })
+    expect((await place.store.read())?.value).not.toHaveProperty('previous')
+  })
+
+  test('G1: an emergency with grace while it is going back: another new key is written beside the old one', async () => {
+    const rotation = await takenBack()
+    const { credentialId, keyId } = rotation
+    await office.house.trigger(credentialId, { ...graceTerms(3_600_000), quietPeriodMs: 0, regretWindowMs: 0 }, 'emergency')
+    const another = await eventually(async () => {
+      const value = (await rotation.place.store.read())?.value
+      if (value?.current === undefined || value.previous?.keyId !== keyId) return undefined
+      return value.current.keyId !== rotation.newKeyId && value.current.keyId
+    }, 'another new key')
+    expect(await rotation.found()).toEqual({ keyId: another, accepted: true })
+    expect(await states(rotation)).toEqual(['1 active current', '2 compromised retired', '3 active successor'])
+    await office.house.use((await rotation.place.fields()).data['token'] ?? '')
+    expect(await rotation.handle.result()).toBe('completed')
   })
 
   const change = async ({ credentialId }: TestCredential, delivery: KeyDelivery) => {

@@ -4,12 +4,14 @@
  */
 import { existsSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import type { KeyId, LeakId } from '@keyturn/contract'
 import proto from '@temporalio/proto'
 import { afterAll, beforeAll, describe, test } from 'vitest'
 import { serveApi } from '../support/api.ts'
 import { placeIn, trustKeyturn } from '../support/clients-vault.ts'
 import { type Hook, hook, webhook } from '../support/hook.ts'
 import { eventually, type House, type StartedRotation } from '../support/house.ts'
+import { obstruct } from '../support/obstacles.ts'
 import { type Bao, findBao, startBao } from '../support/openbao.ts'
 import { openHouse } from '../support/open-house.ts'
 import { PLACES, type PlaceName, type Standing, standAt } from '../support/standings.ts'
@@ -253,6 +255,38 @@ written('written then rolled back', async (place) => {
 })
 written('held for a delivery then an emergency', async (place) => {
   const rotation = await heldForDelivery(place)
+  await house.order(rotation, 'escalate')
+  return rotation
+})
+written('written then taken back', async (place) => {
+  const rotation = await writtenAfterAll(place)
+  await house.order(rotation, 'rollBack')
+  return rotation
+})
+written('written then leaked then rolled back', async (place) => {
+  const rotation = await writtenAfterAll(place)
+  const { newKeyId } = await house.rotation(rotation.rotationId)
+  const leak = { leakId: 'lk_000000000000000000' as LeakId, keyId: newKeyId as KeyId, atOnce: true, overlapMs: 0 }
+  await rotation.handle.signal('leak', { ...leak, reason: 'recorded', actor: 'recorded' })
+  await eventually(
+    async () => {
+      const now = await house.rotation(rotation.rotationId)
+      return now.newKeyId !== undefined && now.newKeyId !== newKeyId && now.stage === 'monitoring'
+    },
+    'another new key',
+    WITHIN_MS,
+  )
+  await house.order(rotation, 'rollBack')
+  return rotation
+})
+written('taken back then an emergency', async (place) => {
+  const rotation = await writtenAfterAll(place)
+  const release = await obstruct(house.db, rotation.credentialId, { refuses: 'change', event: 'keyturn.key.deactivated' })
+  const held = async () => (await house.rotation(rotation.rotationId)).timeline.filter(({ stage }) => stage === 'held').length
+  const before = await held()
+  await house.order(rotation, 'rollBack')
+  await eventually(async () => (await held()) > before, 'held', WITHIN_MS)
+  await release()
   await house.order(rotation, 'escalate')
   return rotation
 })

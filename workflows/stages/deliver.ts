@@ -36,6 +36,7 @@ export async function deliverAtOnce(rotation: Rotation, newKey: IssuedKey): Prom
  */
 export async function takeBack(rotation: Rotation, newKey: IssuedKey, { told = false } = {}): Promise<boolean> {
   if (newKey.written !== true) return true
+  rotation.takenBack = newKey.keyId
   const why = await attempt(rotation, () => storesAtOnce.takeBackKey({ ...rotation.by, keyId: newKey.keyId }))
   if (why !== undefined && !told)
     await rotation.alert('delivery-failed', `the old key could not be put back: ${why}`.slice(0, LONGEST_REASON))

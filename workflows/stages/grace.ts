@@ -2,6 +2,7 @@ import { ActivityFailure, CancellationScope, sleep } from '@temporalio/workflow'
 import { keys, records } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
 import { deliverAtOnce } from './deliver.ts'
+import { killTakenBack } from './kill-new-key.ts'
 
 /**
  * An emergency for a client that must not stop: it has its new key, and is told of it, before the old one dies. Ends when it has
@@ -36,6 +37,7 @@ async function switchOver(
   const { oldKey, facts } = rotation
   if (rotation.request.trigger !== 'emergency') await records.takeOver({ ...rotation.by, reason, graceMs })
   if (rotation.stage === 'rolling-back') await rotation.enter('introducing', reason)
+  const gone = await killTakenBack(rotation)
   const newKey = await keys.introduceKey({ ...rotation.by, claimUntil: rotation.claimUntil })
   rotation.introduced(newKey)
   rotation.entered('introducing')
@@ -48,6 +50,7 @@ async function switchOver(
   await deliverAtOnce(rotation, newKey)
   await rotation.tell('emergency')
   rotation.graced = true
+  if (gone !== undefined) await rotation.published(gone.keyId)
 
   facts.delete('old-key-quiet')
   const evidence = await records.startMonitoring(rotation.by)

@@ -2,6 +2,7 @@ import { patched } from '@temporalio/workflow'
 import { keys, records } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
 import { deliverAtOnce } from './deliver.ts'
+import { killTakenBack } from './kill-new-key.ts'
 
 /**
  * The emergency: the old key dies before anything else, then the client gets its new one. A gateway that is silent delays
@@ -28,6 +29,7 @@ export async function killFirst(rotation: Rotation): Promise<void> {
   if (takenOver !== undefined && takenOver !== request.trigger)
     await records.takeOver({ ...rotation.by, reason, trigger: takenOver })
 
+  const gone = lost ?? (await killTakenBack(rotation))
   let { newKey } = rotation
   if (newKey === undefined || rotation.newKeyRetired) {
     newKey = await keys.introduceKey({ ...rotation.by, claimUntil: rotation.claimUntil })
@@ -44,7 +46,7 @@ export async function killFirst(rotation: Rotation): Promise<void> {
   }
 
   await rotation.propagated(oldKey.keyId)
-  if (lost !== undefined) await rotation.propagated(lost.keyId)
+  if (gone !== undefined) await rotation.propagated(gone.keyId)
   await rotation.propagated(newKey.keyId)
   await rotation.end('completed')
 }

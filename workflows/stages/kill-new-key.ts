@@ -1,4 +1,5 @@
 import { patched } from '@temporalio/workflow'
+import type { IssuedKey } from '../../activities/keys.ts'
 import { keys } from '../proxies.ts'
 import type { Rotation } from '../rotation.ts'
 import { takeBack } from './deliver.ts'
@@ -18,4 +19,18 @@ export async function killNewKey(rotation: Rotation): Promise<void> {
   if (emergency) return
   await rotation.published(oldKey.keyId)
   if (newKey?.written === true && patched('leaked-key-out-of-the-store')) await takeBack(rotation, newKey)
+}
+
+/**
+ * An emergency comes while the rotation is going back: the client's store may have the old key alone by now, and nobody can write the new one
+ * again, for its secret is gone. The rotation goes on as if it had issued none.
+ * @returns the key that was given up
+ */
+export async function killTakenBack(rotation: Rotation): Promise<IssuedKey | undefined> {
+  const { newKey, newKeyId, takenBack } = rotation
+  if (newKeyId === undefined || newKeyId !== takenBack || !patched('taken-back-key-replaced')) return undefined
+  const reason = 'a roll-back had begun to take it out of the store of its client'
+  await keys.killNewKey({ ...rotation.by, keyId: newKeyId, reason })
+  rotation.lostNewKey()
+  return newKey
 }
