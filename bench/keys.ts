@@ -8,6 +8,9 @@ const SECRET_BYTES = 22
 const POOL = 1_024
 const pool = randomBytes(SECRET_BYTES * POOL)
 
+/** Of the one key that session tokens are signed with. */
+export const SESSION_KID = 'k'.repeat(43)
+
 const id = (i: number): string => i.toString(36).padStart(16, '0')
 
 /** A well-formed token. `newToken` would take ten times as long, for a secret in base62 instead of hexadecimal digits. */

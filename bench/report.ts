@@ -53,7 +53,14 @@ export function requestsReport(figures: RequestFigures): string {
     ['without the plugin', us(figures.us.bare)],
     ['with a hook that hashes the token and looks it up', us(figures.us.least)],
     ['**with the plugin**', us(figures.us.guarded)],
-    ['with the plugin, every other token one that no key has', us(figures.us.flooded)],
+    ['with the plugin, every other token one that no key has', us(figures.us.unknown)],
+    ['with the plugin, every other request with a made-up Ed25519 signature', us(figures.us.signature)],
+    ['with the plugin, every other token a made-up session', us(figures.us.session)],
+    [
+      `a good one, while ${figures.attackers} connections of its address send made-up Ed25519 signatures`,
+      us(figures.us.heldSignature),
+    ],
+    ['a good one, while they send made-up sessions', us(figures.us.heldSession)],
   ]
   return [
     table(
@@ -63,7 +70,10 @@ export function requestsReport(figures: RequestFigures): string {
     '',
     `- throughput with the plugin / without: ${judged(figures.ofBare, { atLeast: 0.9 })}`,
     `- throughput with the hook / without: ${figures.leastOfBare.toFixed(2)}`,
-    `- good requests among as many bad ones / among good ones: ${judged(figures.ofGood, { atLeast: 0.8 })}`,
+    `- good requests among as many tokens that no key has / among good ones: ${judged(figures.ofGood.unknown, { atLeast: 0.8 })}`,
+    `- good requests beside a flood of made-up signatures / alone: ${judged(figures.ofGoodHeld.signature, { atLeast: 0.8 })}`,
+    `- good requests beside a flood of made-up sessions / alone: ${judged(figures.ofGoodHeld.session, { atLeast: 0.8 })}`,
+    `- among as many of these, with no limit: ${figures.ofGood.signature.toFixed(2)}, ${figures.ofGood.session.toFixed(2)}`,
   ].join('\n')
 }
 

@@ -66,7 +66,7 @@ function values(field: string | readonly string[] | undefined): readonly string[
 }
 
 /** The one token that a request shows. Two of them, even equal ones, are none: which one counts must not be a matter of taste. */
-function shownToken(headers: RequestInfo['headers']): Shown {
+export function shownToken(headers: RequestInfo['headers']): Shown {
   const authorization = values(headers['authorization'])
   const apiKey = values(headers['x-api-key'])
   if (authorization.length + apiKey.length > 1) return 'ambiguous'

@@ -45,6 +45,17 @@ export class BadTokens {
     return this.#buckets.size
   }
 
+  /** Whether the refusal of another one would be held back. */
+  isPastLimit(address: string | undefined): boolean {
+    const bucket = this.#buckets.get(callerNetwork(address))
+    return bucket !== undefined && this.#leftIn(bucket, this.#options.clock()) < 1
+  }
+
+  #leftIn({ left, at }: Bucket, now: number): number {
+    const { perSecond } = this.#options
+    return Math.min(perSecond * BURST, left + (Math.max(0, now - at) * perSecond) / 1_000)
+  }
+
   /** Counts a bad token. @returns for how long its refusal is to be held back; 0 mostly */
   holdMs(address: string | undefined): number {
     const { perSecond, clock, mostAddresses = 10_000, mostHeld = 10_000 } = this.#options
@@ -52,7 +63,7 @@ export class BadTokens {
     const now = clock()
     const name = callerNetwork(address)
     const bucket = this.#buckets.get(name) ?? { left: perSecond * BURST, at: now }
-    bucket.left = Math.min(perSecond * BURST, bucket.left + (Math.max(0, now - bucket.at) * perSecond) / 1_000)
+    bucket.left = this.#leftIn(bucket, now)
     bucket.at = now
     this.#buckets.delete(name)
     const [oldest] = this.#buckets.size < mostAddresses ? [] : this.#buckets.keys()

@@ -1,10 +1,10 @@
 /** The one way in for all requests: those that show a token, and those that are signed. */
-import type { Authenticate, AuthenticateShown } from './authenticate.ts'
+import type { Authenticate } from './authenticate.ts'
 import type { AuthenticateSigned } from './signatures/authenticate.ts'
 import { wayOf } from './signatures/shown.ts'
 
 export const createEntrance =
-  (shown: AuthenticateShown, signed: AuthenticateSigned): Authenticate =>
+  (shown: Authenticate, signed: AuthenticateSigned): Authenticate =>
   (request, scopes = []) => {
     const way = wayOf(request.headers)
     return way === 'none' ? shown(request, scopes) : signed(request, way, scopes)

@@ -19,11 +19,13 @@ import { createReplayGuard, DEFAULT_REPLAY, type ReplaySettings } from './replay
 import type { ReplayGuard } from './replay/guard.ts'
 import { Reports } from './reports.ts'
 import { SessionKeys } from './session-keys.ts'
+import { createSessionTurn } from './session-turn.ts'
 import { createSessions } from './sessions.ts'
 import { createAuthenticateSigned } from './signatures/authenticate.ts'
 import { DEFAULT_SIGNING, type SigningSettings } from './signatures/settings.ts'
 import { SigningKeys } from './signatures/signing-keys.ts'
 import { type Tracer, traced } from './tracing.ts'
+import { Turnstile } from './turnstile.ts'
 import { Usage } from './usage.ts'
 import { createVerify, type Decision, type Verify } from './verify.ts'
 import { within } from './wait.ts'
@@ -182,14 +184,17 @@ export function createGateway(options: GatewayOptions): Gateway {
     onOutcome: metrics.request,
     badTokens,
   }
+  const turnstile = new Turnstile({ badTokens })
+  const shown = createAuthenticate({ ...common, verify })
   const authenticate = createEntrance(
-    createAuthenticate({ ...common, verify }),
+    sessions === undefined ? shown : createSessionTurn(shown, { ...common, sessions, turnstile }),
     createAuthenticateSigned({
       ...common,
       cache,
       environments,
       keys: signingKeys,
       replay,
+      turnstile,
       windowMs: replaySettings.windowMs,
       settings: signing,
     }),

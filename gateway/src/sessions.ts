@@ -17,8 +17,8 @@ const CLOCK_SPREAD_S = 300
 const isClaims = Compile(SessionClaims)
 
 export interface SessionOptions {
-  readonly keys: SessionKeys
-  readonly cache: KeyCache
+  readonly keys: Pick<SessionKeys, 'get' | 'missing' | 'isStale'>
+  readonly cache: Pick<KeyCache, 'get'>
   readonly environments: readonly Environment[]
   readonly failClosed: (key: KeyEntry) => boolean
   /** Tokens whose signatures were right, so that one that comes often is not verified each time. */
@@ -27,6 +27,8 @@ export interface SessionOptions {
 
 export interface Sessions {
   readonly verify: Verify
+  /** Its signature was right; it is not checked anew. */
+  remembers(token: string): boolean
   /** How many tokens are remembered. */
   readonly remembered: number
 }
@@ -36,10 +38,14 @@ export function createSessions(options: SessionOptions): Sessions {
   const audiences = new Set(environments.map(sessionAudience))
   const remembered = new Map<string, { readonly kid: string; readonly claims: SessionClaims }>()
 
+  const recall = (token: string): SessionClaims | undefined => {
+    const known = remembered.get(token)
+    return known !== undefined && keys.get(known.kid) !== undefined ? known.claims : undefined
+  }
   /** What the token claims, when it is signed by the control plane; `missing` when the key that signed it is not known. */
   const read = (token: string): SessionClaims | 'missing' | undefined => {
-    const known = remembered.get(token)
-    if (known !== undefined && keys.get(known.kid) !== undefined) return known.claims
+    const known = recall(token)
+    if (known !== undefined) return known
     let header: ReturnType<typeof decodeProtectedHeader>
     let claims: unknown
     try {
@@ -84,6 +90,7 @@ export function createSessions(options: SessionOptions): Sessions {
   }
   return {
     verify,
+    remembers: (token) => recall(token) !== undefined,
     get remembered() {
       return remembered.size
     },

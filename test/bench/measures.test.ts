@@ -65,7 +65,7 @@ describe('each measure works', () => {
   })
 
   test('requests', async () => {
-    const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200 })
+    const figures = await measureRequests({ keys: 100, rounds: 1, perRound: 200, attackers: 20 })
     expectWhole(figures, requestsReport(figures))
   })
 

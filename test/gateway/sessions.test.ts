@@ -116,6 +116,17 @@ test('a key that signs has sessions, too', async () => {
   }
 })
 
+test('it is remembered once its signature was right, for as long as the key that signed it is published', async () => {
+  const token = await make()
+  const forged = await make({ by: await newSigner() })
+  for (const each of [token, forged]) expect(sessions.remembers(each)).toBe(false)
+  expect([outcome(token), outcome(forged)]).toEqual(['accepted', 'unknown'])
+  expect([sessions.remembers(token), sessions.remembers(forged)]).toEqual([true, false])
+  plane.keys = []
+  await keys.refresh()
+  expect(sessions.remembers(token)).toBe(false)
+})
+
 test('it dies with its key: at once, whatever becomes of that', async () => {
   for (const change of [
     { state: 'deactivated' },

@@ -12,6 +12,7 @@ import { createOriginOf } from '../public-address.ts'
 import { isTimely, type ReplayGuard } from '../replay/guard.ts'
 import type { RequestInfo } from '../request-info.ts'
 import { callerNetwork } from '../sources.ts'
+import type { Turnstile } from '../turnstile.ts'
 import { type Decision, judge } from '../verify.ts'
 import { BodyRoom } from './body-room.ts'
 import { fits } from './content-digest.ts'
@@ -31,6 +32,7 @@ export interface AuthenticateSignedOptions
   readonly environments: readonly Environment[]
   readonly keys: Pick<SigningKeys, 'check'>
   readonly replay: Pick<ReplayGuard, 'check'>
+  readonly turnstile: Pick<Turnstile, 'enter' | 'right' | 'wrong'>
   readonly windowMs: number
   readonly settings: SigningSettings
 }
@@ -59,7 +61,7 @@ const UNSEEN = new Flaw(
 )
 
 export function createAuthenticateSigned(options: AuthenticateSignedOptions): AuthenticateSigned {
-  const { cache, environments, keys, replay, windowMs, settings, clock, freshness, failClosed, onOutcome } = options
+  const { cache, environments, keys, replay, turnstile, windowMs, settings, clock, freshness, failClosed, onOutcome } = options
   const { bodyLimit, bodyTimeoutMs, unseenBodies } = settings
   const answers = createAnswers(options)
   const originOf = createOriginOf(settings.publicUrls)
@@ -107,6 +109,7 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
   /** Of a request that is rightly signed, and not accepted. */
   const end = (request: RequestInfo, key: KeyEntry | undefined, outcome: Decision['outcome'] | ReplayOutcome): Refused => {
     onOutcome(outcome)
+    if (key !== undefined) turnstile.wrong(request.address, key.keyId)
     if (key !== undefined && outcome !== 'unknown') answers.count(key.keyId, outcome, request)
     if (outcome === 'undecided') return answers.undecided
     return outcome in REPLIES ? REPLIES[outcome as keyof typeof REPLIES] : answers.refuse(request)
@@ -146,11 +149,13 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
       const refused = await look(roomOfUnproved, callerNetwork(request.address))
       if (refused !== undefined) return refused
     }
+    if (kind === 'ed25519' && (await turnstile.enter(request.address, keyId)) === false) return undecided()
     const checked = keys.check(keyId, kind, typeof base === 'function' ? base(content ?? NOTHING) : base, signature)
     if (checked === 'unopened') return undecided()
     if (checked === 'wrong') {
       // Not counted for the key: anybody can write its id.
       onOutcome('unknown')
+      turnstile.wrong(request.address, keyId)
       return answers.refuse(request)
     }
 
@@ -176,6 +181,7 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
     const after = key()
     const last = outcomeOf(after, clock())
     if (after === undefined || last !== 'accepted') return end(request, after, last)
+    if (kind === 'ed25519') turnstile.right(request.address, keyId)
     const forbidden = forbids(after, request, scopes)
     onOutcome(forbidden === undefined ? 'accepted' : 'forbidden')
     answers.count(after.keyId, 'accepted', request)

@@ -9,6 +9,7 @@ import { MemoryGuard } from '../../../gateway/src/replay/memory.ts'
 import { createAuthenticateSigned } from '../../../gateway/src/signatures/authenticate.ts'
 import { DEFAULT_SIGNING, type SigningSettings } from '../../../gateway/src/signatures/settings.ts'
 import { SigningKeys } from '../../../gateway/src/signatures/signing-keys.ts'
+import { Turnstile } from '../../../gateway/src/turnstile.ts'
 import { type IssuedKey, NOW, TestClock } from '../support.ts'
 import { KEK } from './signing.ts'
 
@@ -21,6 +22,7 @@ export interface OneOptions {
   readonly signing?: Partial<SigningSettings>
   readonly replay?: Pick<ReplayGuard, 'check'>
   readonly capacity?: number
+  readonly turnstile?: Turnstile
 }
 
 export function openOne(keys: readonly IssuedKey[], options: OneOptions = {}) {
@@ -65,6 +67,7 @@ export function openOne(keys: readonly IssuedKey[], options: OneOptions = {}) {
       environments: ['prod'],
       keys: signingKeys,
       replay: options.replay ?? local,
+      turnstile: options.turnstile ?? new Turnstile({ badTokens: { isPastLimit: () => false } }),
       windowMs: 60_000,
       settings,
     }),
