@@ -8,7 +8,7 @@ import { lastUses, readEvidence } from '../registry/usage.ts'
 import { deliveryOf } from './delivery.ts'
 import { DeliveryInput } from './delivery-schemas.ts'
 import { operator } from './operator.ts'
-import { AllowInput, checkAddresses } from './permissions.ts'
+import { AllowInput, checkAllow } from './permissions.ts'
 import { type ApiDeps, publicUrlOf } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
@@ -72,7 +72,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
     },
     async (request, reply) => {
       const { name, environment, scopes, allow, labels = {}, kind = 'bearer' } = request.body
-      checkAddresses(allow?.addresses)
+      checkAllow(allow, kind)
       const publicKey = enrolledAtOnce(kind, request.body.publicKey)
       const { delivery } = request.body
       const delivered = delivery === undefined ? {} : { delivery: await deliveryOf(delivery, kind, deps) }

@@ -1,5 +1,5 @@
 /** Changing what the keys of a credential may do, from where, and how they reach their client. */
-import { Allow, type Allow as Allowed, METHODS, parseAddressBlock } from '@keyturn/contract'
+import { Allow, type Allow as Allowed, type KeyKind, METHODS, parseAddressBlock } from '@keyturn/contract'
 import Type from 'typebox'
 import { getCredential } from '../registry/credentials.ts'
 import { changeDelivery } from '../registry/deliveries.ts'
@@ -22,11 +22,19 @@ const Addresses = Type.Array(
   },
 )
 const Methods = Type.Array(Type.Enum([...METHODS]), { minItems: 1, uniqueItems: true })
+const Sequence = Type.Enum(['required'], {
+  description: 'of keys that sign: every request has to be numbered (`X-Sequence`)',
+})
 /** What a new credential may be restricted to. */
-export const AllowInput = Input({ addresses: Type.Optional(Addresses), methods: Type.Optional(Methods) })
+export const AllowInput = Input({
+  addresses: Type.Optional(Addresses),
+  methods: Type.Optional(Methods),
+  sequence: Type.Optional(Sequence),
+})
 const AllowChange = Input({
   addresses: Type.Optional(Type.Union([Addresses, Type.Null()])),
   methods: Type.Optional(Type.Union([Methods, Type.Null()])),
+  sequence: Type.Optional(Type.Union([Sequence, Type.Null()])),
 })
 
 const Changed = Type.Object({
@@ -38,9 +46,16 @@ const Changed = Type.Object({
   propagated: Type.Boolean({ description: 'every live gateway goes by it already' }),
 })
 
-/** @throws ApiError that names what is no address */
-export function checkAddresses(addresses: Allowed['addresses'] | null): void {
-  const errors = (addresses ?? []).flatMap((block, i) =>
+/** @throws ApiError that names what is no address, or what keys of this kind can not be asked for */
+export function checkAllow(
+  allow: { readonly [part in keyof Allowed]?: Allowed[part] | null } | null | undefined,
+  kind: KeyKind,
+): void {
+  if (allow?.sequence != null && kind === 'bearer') {
+    const errors = [{ path: '/allow/sequence', message: 'is for keys of the kinds hmac-sha256 and ed25519' }]
+    throw new ApiError('invalid-request', 'Requests that show a token can not be numbered: only signed ones are.', errors)
+  }
+  const errors = (allow?.addresses ?? []).flatMap((block, i) =>
     parseAddressBlock(block) === undefined
       ? [{ path: `/allow/addresses/${i}`, message: 'must be an address or a CIDR block such as 192.0.2.0/24 or 2001:db8::/32' }]
       : [],
@@ -57,7 +72,7 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
         operationId: 'changePermissions',
         summary: 'Change what the keys of a credential may do, from where, and how they reach their client',
         description:
-          'Lists are replaced as a whole; null takes a restriction away. Every key of the credential gets its next revision, so the change reaches the gateways as a rotation does. How keys are delivered is of the keys that are issued from then on.',
+          'What is given is replaced as a whole; null takes a restriction away. Every key of the credential gets its next revision, so the change reaches the gateways as a rotation does. How keys are delivered is of the keys that are issued from then on.',
         security: OPERATOR_SECURITY,
         params: Input({ id: CredentialIdSchema }),
         body: Input({
@@ -73,10 +88,10 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
       const { scopes, allow, delivery, reason } = request.body
       if (scopes === undefined && allow === undefined && delivery === undefined)
         throw new ApiError('invalid-request', 'Send scopes, allow, delivery, or more than one of them.')
-      checkAddresses(allow?.addresses)
       const credentialId = request.params.id
       const credential = await getCredential(db, credentialId)
       if (credential === undefined) throw new ApiError('unknown-credential', `There is no credential ${credentialId}.`)
+      checkAllow(allow, credential.kind)
       const by = { credentialId, reason, at: clock(), actor: operator(request).actor }
       const changedDelivery = delivery === undefined ? undefined : await deliveryOf(delivery, credential.kind, deps)
       if (changedDelivery !== undefined) await changeDelivery(db, { ...by, delivery: changedDelivery })

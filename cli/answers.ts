@@ -9,7 +9,7 @@ export interface CredentialAnswer {
   readonly environment: string
   readonly kind: string
   readonly scopes: readonly string[]
-  readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[] }
+  readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[]; readonly sequence?: string }
   readonly delivery: {
     readonly method: string
     readonly recipient?: { readonly x: string }

@@ -20,6 +20,7 @@ interface CreateOptions {
   readonly scope?: readonly string[]
   readonly address?: readonly string[]
   readonly method?: readonly string[]
+  readonly sequence?: 'required'
   readonly label?: Readonly<Record<string, string>>
   readonly kind?: KeyKind
   readonly publicKey?: string
@@ -83,6 +84,9 @@ export function credentialCommands(): Command {
         .option('--scope <scope>', 'what its keys may do; may be given more than once, or with commas', collectWords)
         .option('--address <block>', 'from where alone: an address or a CIDR block; may be given more than once', collectWords)
         .option('--method <method>', 'with which HTTP methods alone; may be given more than once', collectWords)
+        .addOption(
+          new Option('--sequence <sequence>', 'of keys that sign: every request has to be numbered').choices(['required']),
+        )
         .option('--label <name=value>', 'for selectors: team=rates; may be given more than once', withLabel)
         .addOption(
           new Option('--kind <kind>', 'how its keys are shown: sent, or used to sign requests (bearer unless given)').choices(
@@ -92,7 +96,7 @@ export function credentialCommands(): Command {
         .option('--public-key <file>', "of --kind ed25519: the client's public key, so that there is nothing left to enrol")
         .option('--delivery <file>', 'how its new keys reach the client: a JSON file, as docs/delivery.md has it')
         .action(
-          withApi(async ({ api, output }, { client, address, method, publicKey: file, ...options }: CreateOptions) => {
+          withApi(async ({ api, output }, { client, address, method, sequence, publicKey: file, ...options }: CreateOptions) => {
             const { name, environment, scope = [], label, kind } = options
             const publicKey = file === undefined ? undefined : await readKeyFile(file)
             const delivery = options.delivery === undefined ? undefined : await readDeliveryFile(options.delivery)
@@ -105,7 +109,7 @@ export function credentialCommands(): Command {
               kind,
               publicKey,
               delivery,
-              ...restriction(address, method),
+              ...restriction(address, method, sequence),
             })
             output.result(created, () => createdText(created))
             if (!created.propagated) output.note('Not every gateway knows the key yet; it follows by itself.')

@@ -9,6 +9,7 @@ interface UpdateOptions {
   readonly method?: readonly string[]
   readonly anyAddress?: true
   readonly anyMethod?: true
+  readonly sequence?: 'required' | 'none'
   readonly delivery?: string
   readonly reason?: string
 }
@@ -16,7 +17,7 @@ interface UpdateOptions {
 interface Changed {
   readonly credentialId: string
   readonly scopes: readonly string[]
-  readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[] }
+  readonly allow?: { readonly addresses?: readonly string[]; readonly methods?: readonly string[]; readonly sequence?: string }
   readonly delivery: { readonly method: string }
   readonly receipts: readonly { readonly unconfirmed: readonly string[] }[]
   readonly propagated: boolean
@@ -24,9 +25,9 @@ interface Changed {
 
 type List = readonly string[] | null | undefined
 
-/** Nothing where neither list is given; null takes a list away. */
-export const restriction = (addresses: List, methods: List): object =>
-  addresses === undefined && methods === undefined ? {} : { allow: { addresses, methods } }
+/** Nothing where nothing is given; null takes a restriction away. */
+export const restriction = (addresses: List, methods: List, sequence: string | null | undefined): object =>
+  [addresses, methods, sequence].every((part) => part === undefined) ? {} : { allow: { addresses, methods, sequence } }
 
 export const permissionsCommand = (): Command =>
   command('update', 'change what its keys may do, from where, and how they reach the client; each list is replaced as a whole')
@@ -36,14 +37,21 @@ export const permissionsCommand = (): Command =>
     .option('--method <method>', 'with which HTTP methods alone; may be given more than once', collectWords)
     .addOption(new Option('--any-address', 'from anywhere').conflicts('address'))
     .addOption(new Option('--any-method', 'with any method').conflicts('method'))
+    .addOption(
+      new Option('--sequence <sequence>', 'of keys that sign: whether every request has to be numbered').choices([
+        'required',
+        'none',
+      ]),
+    )
     .option('--delivery <file>', 'how its new keys reach the client: a JSON file, as docs/delivery.md has it')
     .option('--reason <text>', 'for the audit log')
     .action(
       withApi(async ({ api, output }, credentialId: string, options: UpdateOptions) => {
         const addresses = options.anyAddress ? null : options.address
         const methods = options.anyMethod ? null : options.method
+        const sequence = options.sequence === 'none' ? null : options.sequence
         const delivery = options.delivery === undefined ? undefined : await readDeliveryFile(options.delivery)
-        const body = { scopes: options.scope, ...restriction(addresses, methods), delivery, reason: options.reason }
+        const body = { scopes: options.scope, ...restriction(addresses, methods, sequence), delivery, reason: options.reason }
         const changed = await api.patch<Changed>(`/v1/credentials/${encodeURIComponent(credentialId)}`, body)
         output.result(changed, () =>
           [
@@ -51,6 +59,7 @@ export const permissionsCommand = (): Command =>
             `scopes      ${changed.scopes.join(' ')}`,
             `addresses   ${changed.allow?.addresses?.join(' ') ?? 'any'}`,
             `methods     ${changed.allow?.methods?.join(' ') ?? 'any'}`,
+            ...(changed.allow?.sequence === undefined ? [] : [`sequence    ${changed.allow.sequence}`]),
             `delivery    ${changed.delivery.method}`,
           ].join('\n'),
         )

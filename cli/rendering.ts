@@ -99,6 +99,7 @@ export function credentialText(credential: CredentialAnswer): string {
   ]
   if (credential.allow?.addresses !== undefined) lines.push(`addresses   ${credential.allow.addresses.join(' ')}`)
   if (credential.allow?.methods !== undefined) lines.push(`methods     ${credential.allow.methods.join(' ')}`)
+  if (credential.allow?.sequence !== undefined) lines.push(`sequence    ${credential.allow.sequence}`)
   lines.push(`delivery    ${deliveryText(credential.delivery)}`)
   if (credential.policy !== undefined) lines.push(`policy      ${credential.policy}`)
   if (credential.rotationId !== undefined) lines.push(`rotation    ${credential.rotationId}`)

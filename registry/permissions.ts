@@ -9,8 +9,8 @@ export interface PermissionsChange {
   readonly credentialId: string
   /** Nothing: they stay. */
   readonly scopes?: readonly string[] | undefined
-  /** Of each list: nothing leaves it, null removes it. Null: no restriction at all. */
-  readonly allow?: { readonly [list in keyof Allow]?: Allow[list] | null | undefined } | null | undefined
+  /** Of each part: nothing leaves it, null removes it. Null: no restriction at all. */
+  readonly allow?: { readonly [part in keyof Allow]?: Allow[part] | null | undefined } | null | undefined
   readonly reason?: string | undefined
   readonly at: Date
   readonly actor: string
@@ -26,9 +26,11 @@ export interface Permissions {
 
 function merged(before: Allow | null, change: PermissionsChange['allow']): Allow | null {
   if (change === undefined) return before
-  const addresses = change?.addresses === undefined && change !== null ? before?.addresses : change?.addresses
-  const methods = change?.methods === undefined && change !== null ? before?.methods : change?.methods
-  const allow = { ...(addresses == null ? {} : { addresses }), ...(methods == null ? {} : { methods }) }
+  const of = <Name extends keyof Allow>(name: Name): Pick<Allow, Name> | object => {
+    const value = change?.[name] === undefined && change !== null ? before?.[name] : change?.[name]
+    return value == null ? {} : { [name]: value }
+  }
+  const allow: Allow = { ...of('addresses'), ...of('methods'), ...of('sequence') }
   return Object.keys(allow).length === 0 ? null : allow
 }
 

@@ -70,14 +70,17 @@ export const verifierAad = (keyId: string, revision: number): string => `keyturn
 /** HTTP methods by which a credential may be restricted. */
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 /**
- * From where, and with which methods, a credential's keys may be used. What is absent is not restricted. Readers are lenient, so that
- * a list which they can not read allows nobody instead of hiding what else its event says, a revocation perhaps.
+ * From where, with which methods, and whether in order alone a credential's keys may be used. What is absent is not restricted. Readers are lenient,
+ * so that what they can not read allows nobody instead of hiding what else its event says, a revocation perhaps.
  */
 export const Allow = Type.Object({
   addresses: Type.Optional(
     Type.Array(Type.String({ maxLength: 100 }), { maxItems: 1_000, description: 'addresses and CIDR blocks, IPv4 and IPv6' }),
   ),
   methods: Type.Optional(Type.Array(Type.String({ maxLength: 100 }), { maxItems: 100, description: 'HTTP methods' })),
+  sequence: Type.Optional(
+    Type.String({ maxLength: 100, description: '`required`: every signed request has to be numbered (`X-Sequence`)' }),
+  ),
 })
 export type Allow = Type.Static<typeof Allow>
 

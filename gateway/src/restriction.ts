@@ -1,4 +1,4 @@
-/** From where, and with which methods, the keys of a credential may be used: the key record's `allow`, ready to be asked. */
+/** From where, with which methods, and whether in order alone the keys of a credential may be used: the key record's `allow`, ready to be asked. */
 import { BlockList } from 'node:net'
 import { type Allow, parseAddressBlock } from '@keyturn/contract'
 import { cleanAddress } from './sources.ts'
@@ -28,15 +28,19 @@ export function listed(list: BlockList, address: string | undefined): boolean {
 export class Restriction {
   readonly #addresses: BlockList | undefined
   readonly #methods: readonly string[] | undefined
+  /** Every signed request has to be numbered. */
+  readonly requiresSequence: boolean
 
   /** A list that can not be read allows nobody: the rest of its event, a revocation perhaps, must count all the same. */
-  constructor({ addresses, methods }: Allow) {
+  constructor({ addresses, methods, sequence }: Allow) {
     try {
       this.#addresses = addresses === undefined ? undefined : addressList(addresses)
     } catch {
       this.#addresses = new BlockList()
     }
     this.#methods = methods
+    // Also what a later version may ask for.
+    this.requiresSequence = sequence !== undefined
   }
 
   allowsAddress(address: string | undefined): boolean {

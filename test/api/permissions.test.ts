@@ -1,3 +1,4 @@
+import type { KeyId } from '@keyturn/contract'
 import { describe, expect, test } from 'vitest'
 import { verifyAudit } from '../../registry/audit.ts'
 import { atOnce } from '../support/at-once.ts'
@@ -31,6 +32,8 @@ describe('bad input', () => {
     ['an empty list, which would shut everybody out', { allow: { addresses: [] } }, '/allow/addresses'],
     ['a method that is none', { allow: { methods: ['FETCH'] } }, '/allow/methods/0'],
     ['a list of another kind', { allow: { countries: ['DE'] } }, '/allow'],
+    ['an order of another kind', { allow: { sequence: 'strict' } }, '/allow/sequence'],
+    ['numbers of requests that show a token', { allow: { sequence: 'required' } }, '/allow/sequence'],
     ['a scope that is none', { scopes: ['Orders Write'] }, '/scopes/0'],
   ])('%s', async (_, body, where) => {
     const { credentialId } = await claimedCredential(at.client)
@@ -95,4 +98,19 @@ test('a credential is restricted from its creation on', async () => {
   const { token } = (await redeem(at.client, body.claim)).body
   expect(asked(token, { address: '192.0.2.7' })).toEqual(both('accepted'))
   expect(asked(token, { address: '192.0.2.8' })).toEqual(both('address-not-allowed'))
+})
+
+test('requests of keys that sign have to be numbered where that is said, from the creation on or by a change', async () => {
+  const path = `/v1/clients/${await newClient(at.client)}/credentials`
+  const input = { name: 'orders', environment: 'prod', scopes: [], kind: 'hmac-sha256', allow: { sequence: 'required' } }
+  const { credentialId, keyId } = (await at.client.post<{ credentialId: string; keyId: KeyId }>(path, input)).body
+  const required = () => at.house.gateways.map(({ cache }) => cache.get(keyId)?.restriction?.requiresSequence)
+  expect(required()).toEqual([true, true])
+  expect(await change(credentialId, { allow: { sequence: null } })).not.toHaveProperty('allow')
+  expect(required()).toEqual([undefined, undefined])
+  expect(await change(credentialId, { allow: { sequence: 'required' } })).toMatchObject({ allow: { sequence: 'required' } })
+  expect(required()).toEqual([true, true])
+  const refused = await at.client.refusal('POST', path, { body: { ...input, kind: 'bearer' } })
+  expect([refused.status, refused.code]).toEqual([400, 'invalid-request'])
+  expect(refused.detail).toBe('Requests that show a token can not be numbered: only signed ones are.')
 })

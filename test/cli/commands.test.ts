@@ -126,6 +126,11 @@ describe('clients and credentials', () => {
     expect([enrolled.code, enrolled.stdout]).toEqual([0, expect.stringMatching(/is enrolled\.\n$/)])
     const shown = await office.run('credential', 'show', enrolled.stdout.split(' ')[0] ?? '')
     expect(shown.stdout).toContain('kind        ed25519')
+    const ordered = enrolled.stdout.split(' ')[0] ?? ''
+    const updated = await office.run('credential', 'update', ordered, '--sequence', 'required')
+    expect([updated.code, updated.stdout]).toEqual([0, expect.stringMatching(/^sequence {4}required$/m)])
+    expect((await office.run('credential', 'show', ordered)).stdout).toMatch(/^sequence {4}required$/m)
+    expect((await office.run('credential', 'update', ordered, '--sequence', 'none')).stdout).not.toContain('sequence')
     const refused = await create('private', 'ed25519', '--public-key', files.private)
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/holds a private key[\s\S]*Nothing was sent/)])
     expect((await create('missing', 'ed25519', '--public-key', join(directory.path, 'none'))).code).toBe(2)

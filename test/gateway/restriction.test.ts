@@ -16,6 +16,11 @@ test('who may GET may HEAD; no method at all is none that is allowed', () => {
   expect(new Restriction({ addresses: ['::1'] }).allowsMethod(undefined)).toBe(true)
 })
 
+test('numbers are required where it is said, also in a word that is not known', () => {
+  const required = ['required', 'strictly'].map((sequence) => new Restriction({ sequence }).requiresSequence)
+  expect([...required, new Restriction({ methods: ['GET'] }).requiresSequence]).toEqual([true, true, false])
+})
+
 test('a list that can not be read allows nobody; no list allows everybody, also from nowhere', () => {
   for (const addresses of [['192.0.2.0/33'], ['192.0.2.1', 'example.com'], []]) {
     const closed = new Restriction({ addresses })

@@ -103,11 +103,14 @@ export class MemoryGuard implements ReplayGuard {
     }
   }
 
-  /** The order of a key that has been silent for a window may be forgotten for a nonce that must not be. */
+  /**
+   * The order of a key may be forgotten for a nonce that must not be, once it has been silent for so long that nothing which was signed before its last
+   * request can still be accepted, by a clock that is ahead neither.
+   */
   #makeRoom(needed: number, own: string, now: number): boolean {
     const { windowMs, capacity } = this.#options
     for (const [keyId, { at }] of this.#sequences) {
-      if (now - at <= windowMs) break
+      if (now - at <= windowMs + FUTURE_SKEW_MS) break
       if (keyId === own) continue
       this.#sequences.delete(keyId)
       if (this.held + needed <= capacity) return true

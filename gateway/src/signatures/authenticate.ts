@@ -59,6 +59,7 @@ const REPLIES = {
 const UNSEEN = new Flaw(
   `The body of this request can not be compared with its digest here: only ${WITHOUT_BODY.join(', ')} are accepted signed`,
 )
+const UNNUMBERED = new Flaw('The requests of this key are numbered: send X-Sequence, signed')
 
 export function createAuthenticateSigned(options: AuthenticateSignedOptions): AuthenticateSigned {
   const { cache, environments, keys, replay, turnstile, windowMs, settings, clock, freshness, failClosed, onOutcome } = options
@@ -166,6 +167,7 @@ export function createAuthenticateSigned(options: AuthenticateSignedOptions): Au
     const known = key()
     const first = outcomeOf(known, now)
     if (known === undefined || first !== 'accepted') return end(request, known, first)
+    if (sequence === undefined && known.restriction?.requiresSequence === true) return malformed(UNNUMBERED)
     if (digests !== undefined && !unseen) {
       const refused = await look(roomOfSigned, keyId)
       if (refused !== undefined) return refused

@@ -94,6 +94,15 @@ describe('sequences', () => {
     expect(guard.check(request('h', later / 1_000), later)).toBe('full')
     expect(guard.held).toBe(4)
   })
+  test('the order of a silent key is kept for as long as what it signed before, by a clock that is ahead, could still be accepted', () => {
+    const guard = guardOf({ capacity: 2 })
+    expect(guard.check(request('a', S + 5, 2, 'X'), NOW)).toBe('fresh')
+    const later = NOW + WINDOW_MS + 5_000
+    expect(guard.check(request('b', later / 1_000, undefined, 'Y'), later)).toBe('full')
+    expect(guard.check(request('c', S + 5, 1, 'X'), later)).toBe('full')
+    expect(guard.check(request('b', later / 1_000, undefined, 'Y'), later + 1)).toBe('fresh')
+    expect(guard.check(request('c', S + 5, 1, 'X'), later + 1)).toBe('replayed')
+  })
 })
 
 /** Requests in any order, some again and again, while time passes, sometimes jumps, and is sometimes set back. */

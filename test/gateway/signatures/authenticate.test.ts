@@ -424,6 +424,24 @@ describe('time and order', () => {
     expect(await code(asked(await inMessage('12.5')))).toBe('signature-malformed')
   })
 
+  test.each([
+    ['hmac-sha256', issueHmac],
+    ['ed25519', issueEd25519],
+  ] as const)('a key of %s that has to number its requests is told so once its signature is right', async (_, issue) => {
+    const ordered = issue({ allow: { sequence: 'required' } })
+    const { detail, code, outcomes } = openOne([ordered])
+    expect(await detail(asked(await at(ordered)))).toBe(
+      'signature-malformed: The requests of this key are numbered: send X-Sequence, signed',
+    )
+    expect(await code(asked(await at({ ...issue(), record: ordered.record })))).toBe('invalid-key')
+    const nonce = newNonce()
+    expect(await code(asked(await at(ordered, { nonce })))).toBe('signature-malformed')
+    const numbered = { fields: [...COVERED, 'x-sequence'], headers: { 'x-sequence': '1' } }
+    expect(await code(asked(await at(ordered, { ...numbered, nonce })))).toBe('accepted')
+    expect(await code(asked(await at(ordered, numbered)))).toBe('request-out-of-order')
+    expect(outcomes).toEqual(['malformed', 'unknown', 'malformed', 'accepted', 'out-of-order'])
+  })
+
   test('is not decided while the guard does not know, is full, or the gateway may not', async () => {
     for (const verdict of ['unavailable', 'full'] as const) {
       const { authenticate, counted } = openOne([key], { replay: { check: () => verdict } })
