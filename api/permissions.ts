@@ -2,7 +2,6 @@
 import { Allow, type Allow as Allowed, type KeyKind, METHODS, parseAddressBlock } from '@keyturn/contract'
 import Type from 'typebox'
 import { getCredential } from '../registry/credentials.ts'
-import { changeDelivery } from '../registry/deliveries.ts'
 import { changePermissions } from '../registry/permissions.ts'
 import { deliveryOf } from './delivery.ts'
 import { DeliveryBody, DeliveryInput } from './delivery-schemas.ts'
@@ -94,8 +93,7 @@ export function permissionRoutes(api: Api, deps: ApiDeps): void {
       checkAllow(allow, credential.kind)
       const by = { credentialId, reason, at: clock(), actor: operator(request).actor }
       const changedDelivery = delivery === undefined ? undefined : await deliveryOf(delivery, credential.kind, deps)
-      if (changedDelivery !== undefined) await changeDelivery(db, { ...by, delivery: changedDelivery })
-      const changed = await changePermissions(db, { ...by, scopes, allow })
+      const changed = await changePermissions(db, { ...by, scopes, allow, delivery: changedDelivery })
       const { receipts, everywhere } = await tellGateways(deps, changed.changed, 'a change of permissions')
       return {
         credentialId: changed.credentialId,

@@ -9,49 +9,31 @@ import type { Sealer } from './sealing.ts'
 
 /**
  * How the keys of a credential are delivered from now on. A key that is waiting to be written can be claimed where nothing is written any more.
+ * @returns its detail for the audit log, unless nothing is new
  * @throws RegistryError unknown-credential
  */
 export async function changeDelivery(
-  db: Database,
-  change: {
-    readonly credentialId: string
-    readonly delivery: KeyDelivery
-    readonly reason?: string | undefined
-    readonly at: Date
-    readonly actor: string
-  },
-): Promise<void> {
-  const { credentialId, delivery, at, actor, reason } = change
-  await db.tx(async (tx) => {
-    // Primary key.
-    const before = await first<{ delivery: KeyDelivery | null; same: boolean }>(
-      tx,
-      'select delivery, delivery is not distinct from $2 as same from credentials where credential_id = $1 for no key update',
-      [credentialId, stored(delivery)],
+  tx: Tx,
+  { credentialId, delivery }: { readonly credentialId: string; readonly delivery: KeyDelivery },
+): Promise<object | undefined> {
+  // Primary key.
+  const before = await first<{ delivery: KeyDelivery | null; same: boolean }>(
+    tx,
+    'select delivery, delivery is not distinct from $2 as same from credentials where credential_id = $1 for no key update',
+    [credentialId, stored(delivery)],
+  )
+  if (before === undefined) throw new RegistryError('unknown-credential', `there is no credential ${credentialId}`)
+  if (before.same) return undefined
+  await tx.query('update credentials set delivery = $2 where credential_id = $1', [credentialId, stored(delivery)])
+  if (!isStored(delivery)) {
+    // Indexes keys_credential_id_version_key, claims_by_key.
+    await tx.query(
+      `update claims m set delivery = null from keys k
+       where k.credential_id = $1 and m.key_id = k.key_id and m.state = 'open' and m.delivery is not null`,
+      [credentialId],
     )
-    if (before === undefined) throw new RegistryError('unknown-credential', `there is no credential ${credentialId}`)
-    if (before.same) return
-    await tx.query('update credentials set delivery = $2 where credential_id = $1', [credentialId, stored(delivery)])
-    if (!isStored(delivery)) {
-      // Indexes keys_credential_id_version_key, claims_by_key.
-      await tx.query(
-        `update claims m set delivery = null from keys k
-         where k.credential_id = $1 and m.key_id = k.key_id and m.state = 'open' and m.delivery is not null`,
-        [credentialId],
-      )
-    }
-    await appendAudit(tx, {
-      at,
-      actor,
-      action: 'credential.updated',
-      subject: credentialId,
-      detail: {
-        delivery,
-        before: { delivery: before.delivery ?? CLAIM },
-        ...(reason === undefined ? {} : { reason }),
-      },
-    })
-  })
+  }
+  return { delivery, before: { delivery: before.delivery ?? CLAIM } }
 }
 
 /** What is to be written, or has been; the secret only as long as it has not been noted that it is there. */

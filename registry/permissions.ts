@@ -1,7 +1,8 @@
-/** What the keys of a credential may do, and from where: changed for all of them at once, each by its next revision. */
-import type { Allow, CredentialId, KeyId } from '@keyturn/contract'
+/** What the keys of a credential may do, and from where: changed for all of them at once, each by its next revision; and how they reach their client. */
+import type { Allow, CredentialId, KeyDelivery, KeyId } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
 import { type Database, first } from './database.ts'
+import { changeDelivery } from './deliveries.ts'
 import { RegistryError } from './errors.ts'
 import { changeKey, type KeyRow, selectKeysIn } from './key-rows.ts'
 
@@ -11,6 +12,8 @@ export interface PermissionsChange {
   readonly scopes?: readonly string[] | undefined
   /** Of each part: nothing leaves it, null removes it. Null: no restriction at all. */
   readonly allow?: { readonly [part in keyof Allow]?: Allow[part] | null | undefined } | null | undefined
+  /** Nothing: it stays. */
+  readonly delivery?: KeyDelivery | undefined
   readonly reason?: string | undefined
   readonly at: Date
   readonly actor: string
@@ -36,8 +39,16 @@ function merged(before: Allow | null, change: PermissionsChange['allow']): Allow
 
 /** @throws RegistryError unknown-credential */
 export async function changePermissions(db: Database, change: PermissionsChange): Promise<Permissions> {
-  const { credentialId, at, actor, reason } = change
+  const { credentialId, delivery, at, actor, reason } = change
   return db.tx(async (tx) => {
+    const note = (detail: object) =>
+      appendAudit(tx, {
+        at,
+        actor,
+        action: 'credential.updated',
+        subject: credentialId,
+        detail: { ...detail, ...(reason === undefined ? {} : { reason }) },
+      })
     const lockKeys = (): Promise<KeyRow[]> =>
       // Index keys_credential_id_version_key.
       selectKeysIn(tx, `where k.credential_id = $1 and k.state <> 'destroyed' order by k.version for no key update of k`, [
@@ -51,6 +62,8 @@ export async function changePermissions(db: Database, change: PermissionsChange)
       [credentialId],
     )
     if (before === undefined) throw new RegistryError('unknown-credential', `there is no credential ${credentialId}`)
+    // Claims before the audit log.
+    const delivered = delivery === undefined ? undefined : await changeDelivery(tx, { credentialId, delivery })
     const scopes = change.scopes ?? before.scopes
     const allow = merged(before.allow, change.allow)
     const answer = { credentialId: credentialId as CredentialId, scopes, ...(allow === null ? {} : { allow }) }
@@ -59,7 +72,10 @@ export async function changePermissions(db: Database, change: PermissionsChange)
       'select scopes = $2 and allow is not distinct from $3 as same from credentials where credential_id = $1',
       [credentialId, scopes, allow],
     )
-    if (same?.same === true) return { ...answer, changed: [] }
+    if (same?.same === true) {
+      if (delivered !== undefined) await note(delivered)
+      return { ...answer, changed: [] }
+    }
     const permissions = before.permissions + 1
     await tx.query('update credentials set scopes = $2, allow = $3, permissions = $4 where credential_id = $1', [
       credentialId,
@@ -68,18 +84,8 @@ export async function changePermissions(db: Database, change: PermissionsChange)
       permissions,
     ])
     const keys = await lockKeys()
-    await appendAudit(tx, {
-      at,
-      actor,
-      action: 'credential.updated',
-      subject: credentialId,
-      detail: {
-        scopes,
-        allow,
-        before: { scopes: before.scopes, allow: before.allow },
-        ...(reason === undefined ? {} : { reason }),
-      },
-    })
+    if (delivered !== undefined) await note(delivered)
+    await note({ scopes, allow, before: { scopes: before.scopes, allow: before.allow } })
     for (const key of keys) {
       const { state, sunsetAt, successor } = key
       const kept = { ...(sunsetAt === undefined ? {} : { sunsetAt }), ...(successor === undefined ? {} : { successor }) }

@@ -62,6 +62,31 @@ test('G3: a key that has ended before is published for its end, whatever it may 
   expect(await told(keyId)).toMatchObject({ event: 'keyturn.key.compromised', revision: revision + 6 })
 })
 
+test('with the delivery it changes as a whole, or not at all', async () => {
+  const { credentialId } = await makeCredential(db)
+  const delivery = { method: 'vault', address: 'https://vault.example', mount: 'a', path: 'b', role: 'c' } as const
+  const seen = async () => {
+    const [row] = await db.query('select scopes, delivery from credentials where credential_id = $1', [credentialId])
+    return row
+  }
+  const before = await seen()
+  const change = { ...BY, credentialId, delivery, scopes: ['read:depth'] }
+  // The second half is refused.
+  await db.query(`alter table credentials add constraint refused check (scopes <> '{read:depth}')`)
+  await expect(changePermissions(db, change)).rejects.toThrow('refused')
+  expect(await seen()).toEqual(before)
+  await db.query('alter table credentials drop constraint refused')
+  await changePermissions(db, change)
+  expect(await seen()).toEqual({ scopes: ['read:depth'], delivery })
+  const entries = (await listAudit(db, { subject: credentialId, limit: 10 })).filter(
+    ({ action }) => action === 'credential.updated',
+  )
+  expect(entries.map(({ detail }) => Object.keys(detail))).toEqual([
+    ['delivery', 'before'],
+    ['scopes', 'allow', 'before'],
+  ])
+})
+
 test('every key that is not destroyed gets it, a suspended one too, and keeps what was said of its end', async () => {
   const { credentialId, keyId, newKeyId } = await monitored(db)
   await db.tx(async (tx) => {
