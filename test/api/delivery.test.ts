@@ -1,10 +1,13 @@
 /** How new keys reach their clients: what may be chosen, and what is handed out then. */
 import { generateKeyPairSync, type JsonWebKey } from 'node:crypto'
 import type { KeyDelivery } from '@keyturn/contract'
-import { describe, expect, test, vi } from 'vitest'
+import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { createIdentityTokens } from '../../activities/stores/identity.ts'
 import { listAudit } from '../../registry/audit.ts'
 import { identityKeys } from '../../registry/identity-keys.ts'
 import { createSealer } from '../../registry/sealing.ts'
+import { serveApi } from '../support/api.ts'
 import { decrypt, newRecipient } from '../support/recipients.ts'
 import { alertsOf } from '../support/topics.ts'
 import { apiHouse, type CreatedBody, newClient, reached, trigger } from './support.ts'
@@ -177,4 +180,20 @@ test('the public keys are those of both key-encryption keys, and the same in eve
   const served = await kit.client.get<{ keys: object[] }>('/.well-known/identity-keys.json', { token: 'none' })
   expect(served.body.keys).toHaveLength(1)
   expect(JSON.stringify(served.body)).not.toContain('"d"')
+})
+
+test('while the key-encryption key is replaced both public keys are served, and the new one signs', async () => {
+  const { config } = kit.house
+  const previousKek = Buffer.alloc(32, 3)
+  const api = await serveApi(kit.house, { config: { previousKek } })
+  onTestFinished(() => api.stop())
+  const sealer = createSealer(config.kek, previousKek)
+  const kids = (await identityKeys(sealer)).map(({ publicKey }) => publicKey.kid)
+  const { body } = await api.client.get<JSONWebKeySet>('/.well-known/identity-keys.json', { token: 'none' })
+  expect(kids).toHaveLength(2)
+  expect(body.keys.map(({ kid }) => kid)).toEqual(kids)
+  const identityToken = createIdentityTokens({ sealer, issuer: config.publicUrl })
+  const token = await identityToken({ credentialId: 'crd_1', clientId: 'cli_1' }, 'https://vault.example')
+  const { protectedHeader } = await jwtVerify(token, createLocalJWKSet(body), { issuer: config.publicUrl })
+  expect(protectedHeader.kid).toBe(kids[0])
 })
