@@ -42,7 +42,7 @@ export function createCourier({ sealer, publicUrl, delivery, lookup }: CourierOp
     async send(contact, facts, { id, signal }) {
       if (contact.channel === 'email') {
         const email = emailOf(letter(facts))
-        if (mailer !== undefined) return mailer.send(contact.address, email, id)
+        if (mailer !== undefined) return mailer.send(contact.address, email, id, signal)
         throw new Undelivered(`${contactText(contact)}: no mail server is set up (KEYTURN_SMTP_URL)`, { refused: true })
       }
       if (contact.channel === 'webhook') {

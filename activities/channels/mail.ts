@@ -1,55 +1,62 @@
 /** E-mail by SMTP. */
 import { createTransport } from 'nodemailer'
 import type { Email } from '../messages/email.ts'
+import { createTurns } from './turns.ts'
 import { Undelivered } from './undelivered.ts'
 
 /** Of each step; a server that checks senders may take a while to greet. */
 const STEP_TIMEOUT_MS = 8_000
-/** Of the whole conversation: less than the activity has. */
-const TIMEOUT_MS = 20_000
+/** So long a mail waits until one of the connections is free, and so long its conversation may take: together less than the activity has. */
+const TIMES = { turnMs: 8_000, conversationMs: 18_000 }
+const CONNECTIONS = 5
 
 export interface Mailer {
-  /** @param id the same for every attempt at one message, so that mail programs show it once @throws Undelivered */
-  send(to: string, email: Email, id: string): Promise<void>
+  /**
+   * What is undelivered is not sent later, unless the server has all of it and has not answered yet.
+   * @param id the same for every attempt at one message, so that mail programs show it once
+   * @throws Undelivered
+   */
+  send(to: string, email: Email, id: string, signal: AbortSignal): Promise<void>
   close(): void
 }
 
-export function createMailer({ url, from }: { readonly url: string; readonly from: string }): Mailer {
+/** @param times instead of ours, for tests */
+export function createMailer({ url, from }: { readonly url: string; readonly from: string }, times = TIMES): Mailer {
   const domain = /@([^@>\s]+)>?$/.exec(from)?.[1] ?? 'localhost'
   const transport = createTransport({
     url,
     pool: true,
-    maxConnections: 5,
+    maxConnections: CONNECTIONS,
     connectionTimeout: STEP_TIMEOUT_MS,
     greetingTimeout: STEP_TIMEOUT_MS,
     socketTimeout: STEP_TIMEOUT_MS,
     disableFileAccess: true,
     disableUrlAccess: true,
   } as Parameters<typeof createTransport>[0])
+  const turns = createTurns(CONNECTIONS)
   return {
-    async send(to, { subject, text, html }, id) {
-      let late: NodeJS.Timeout | undefined
-      const timeout = new Promise<never>((_, reject) => {
-        late = setTimeout(() => reject(Object.assign(new Error(), { code: 'ETIMEDOUT' })), TIMEOUT_MS)
-      })
-      // Nobody is to answer a machine, and no absence note is to be sent to it (RFC 3834).
-      const headers = { 'Auto-Submitted': 'auto-generated', 'X-Auto-Response-Suppress': 'All' }
-      const sending = transport.sendMail({
-        from,
-        to: { name: '', address: to },
-        subject,
-        text,
-        html,
-        headers,
-        messageId: `<${id}@${domain}>`,
-      })
-      sending.catch(() => {})
+    async send(to, { subject, text, html }, id, signal) {
+      const host = to.slice(to.lastIndexOf('@') + 1)
+      const end = await turns.take(times.turnMs)
+      if (end === undefined)
+        throw new Undelivered(`the mail server is too slow for all that is to be sent, and nothing was for ${host}`)
+      const late = AbortSignal.timeout(times.conversationMs)
       try {
-        await Promise.race([sending, timeout])
+        await transport.sendMail({
+          from,
+          to: { name: '', address: to },
+          subject,
+          text,
+          html,
+          // Nobody is to answer a machine, and no absence note is to be sent to it (RFC 3834).
+          headers: { 'Auto-Submitted': 'auto-generated', 'X-Auto-Response-Suppress': 'All' },
+          messageId: `<${id}@${domain}>`,
+          signal: AbortSignal.any([late, signal]),
+        })
       } catch (error) {
-        throw undelivered(error, to.slice(to.lastIndexOf('@') + 1))
+        throw undelivered(late.aborted ? { code: 'ETIMEDOUT' } : error, host)
       } finally {
-        clearTimeout(late)
+        end()
       }
     },
     close: () => transport.close(),

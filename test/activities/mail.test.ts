@@ -8,10 +8,12 @@ import { decoded, mailServer } from '../support/mail-server.ts'
 const EMAIL = { subject: 'Neuer Schlüssel', text: 'Grüße\n', html: '<p>Grüße</p>' }
 const FROM = '"Example API" <keys@api.example>'
 
-const mailer = (url: string) => {
-  const made = createMailer({ url, from: FROM })
+const mailer = (url: string, times?: Parameters<typeof createMailer>[1]) => {
+  const made = createMailer({ url, from: FROM }, times)
   onTestFinished(() => made.close())
-  return made
+  const send = (to: string, email: typeof EMAIL, id: string, signal = new AbortController().signal) =>
+    made.send(to, email, id, signal)
+  return { send }
 }
 
 test('a mail is delivered as text and as HTML, from whom it should be, and says that a machine has written it', async () => {
@@ -75,6 +77,34 @@ test('a server that says nothing is given up, and tried again', async () => {
     refused: false,
     message: 'the mail server could not be reached for acme.example (ETIMEDOUT)',
   })
+})
+
+test('what was called undelivered is not sent when the server has time again', async () => {
+  let release = () => {}
+  const busy = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const server = await mailServer({ ready: () => busy })
+  const { send } = mailer(server.url, { turnMs: 300, conversationMs: 1_000 })
+  const tried = await Promise.allSettled(Array.from({ length: 12 }, (_, i) => send('ops@acme.example', EMAIL, `msg_${i}`)))
+  const whys = tried.map((each) => (each.status === 'rejected' ? String(each.reason.message) : 'sent'))
+  expect(whys.filter((why) => why.endsWith('(ETIMEDOUT)'))).toHaveLength(5)
+  expect(whys.filter((why) => why.startsWith('the mail server is too slow'))).toHaveLength(7)
+  const given = new AbortController()
+  const cancelled = send('ops@acme.example', EMAIL, 'msg_cancelled', given.signal)
+  given.abort()
+  await expect(cancelled).rejects.toMatchObject({ refused: false })
+  release()
+  // In their turn, those before it would have been sent before it.
+  await send('ops@acme.example', EMAIL, 'msg_last')
+  expect(server.mails.map(({ source }) => /^Message-ID: <(\w+)@/im.exec(source)?.[1])).toEqual(['msg_last'])
+})
+
+test('mails that wait for others lose none of their time by that', async () => {
+  const server = await mailServer({ ready: () => new Promise((resolve) => setTimeout(resolve, 300)) })
+  const { send } = mailer(server.url, { turnMs: 60_000, conversationMs: 2_000 })
+  await Promise.all(Array.from({ length: 40 }, (_, i) => send('ops@acme.example', EMAIL, `msg_${i}`)))
+  expect(server.mails).toHaveLength(40)
 })
 
 test('nobody can put a line of their own into a mail', async () => {

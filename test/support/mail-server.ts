@@ -17,12 +17,14 @@ export interface MailServerOptions {
   readonly recipient?: (before: number, address: string) => number | undefined
   /** The same for the mail itself. */
   readonly content?: (before: number) => number | undefined
+  /** What each conversation waits for before its recipient is named. */
+  readonly ready?: () => Promise<unknown>
   readonly password?: string
   /** It outlives the test; `close` ends it. */
   readonly keep?: boolean
 }
 
-export async function mailServer({ recipient, content, password, keep = false }: MailServerOptions = {}) {
+export async function mailServer({ recipient, content, ready, password, keep = false }: MailServerOptions = {}) {
   const mails: Mail[] = []
   let recipients = 0
   let contents = 0
@@ -33,6 +35,7 @@ export async function mailServer({ recipient, content, password, keep = false }:
     allowInsecureAuth: true,
     disabledCommands: ['STARTTLS'],
     onAuth: (auth, _, callback) => callback(auth.password === password ? null : new Error('no'), { user: auth.username ?? '' }),
+    onMailFrom: (_, __, callback) => void Promise.resolve(ready?.()).then(() => callback()),
     onRcptTo: ({ address }, _, callback) => callback(refusal(recipient?.(recipients++, address))),
     onData(stream, { envelope }, callback) {
       text(stream).then((source) => {
