@@ -55,6 +55,12 @@ export interface FirstTry {
   readonly left?: Delivery
 }
 
+/**
+ * What came of an attempt: the contact was reached; or it is no longer used (false); or there is nothing any more that the client has to
+ * hear; or quiet hours have begun, so that nothing was sent, and so many attempts were before that.
+ */
+export type Attempted = boolean | 'moot' | { readonly quietUntil: number; readonly attempts: number }
+
 /** What can't wait goes to everybody, at any hour. */
 const URGENT: ReadonlySet<NotificationKind> = new Set(['emergency', 'leak', 'second-claim'])
 /** What waits for the end of quiet hours. */
@@ -77,17 +83,19 @@ export function createNotificationActivities(deps: NotificationDeps) {
 
   /**
    * One attempt at one contact. Its failures are Temporal's to try again, unless the contact refuses.
-   * @returns false when there is no need any more: the message is out of date, the contact gone or no longer used
    */
-  const deliver = async (input: { delivery: Delivery; contactId: string; at: number }): Promise<boolean> => {
+  const deliver = async (input: { delivery: Delivery; contactId: string; at: number }): Promise<Attempted> => {
     const { delivery, contactId } = input
-    const { scheduledTimestampMs, currentAttemptScheduledTimestampMs } = activityInfo()
+    const { scheduledTimestampMs, currentAttemptScheduledTimestampMs, attempt: count } = activityInfo()
     // The attempts of one call may go on for a day.
     const at = new Date(input.at + currentAttemptScheduledTimestampMs - scheduledTimestampMs)
     const facts = await factsOf(deps, delivery, at)
-    const contact = facts?.client.contacts.find((each) => contactIdOf(facts.client.clientId, each) === contactId)
-    if (facts === undefined || contact === undefined) return false
+    if (facts === undefined) return 'moot'
+    const contact = facts.client.contacts.find((each) => contactIdOf(facts.client.clientId, each) === contactId)
+    if (contact === undefined) return false
     if ((await troublesOf(db, facts.client.clientId)).get(contactId)?.disabledAt !== undefined) return false
+    const quiet = quietEndOf(facts)
+    if (quiet !== undefined) return { quietUntil: quiet, attempts: count - 1 }
     try {
       await attempt(deps, facts, contact, delivery.messageId)
     } catch (error) {
@@ -156,9 +164,7 @@ async function tell(deps: NotificationDeps, told: Told, now = Date.now()): Promi
   })
   const names = contacts.map(({ contactId, to }) => ({ contactId, to }))
   if (contacts.length === 0) return { told: 0, left: left([]) }
-  const quiet = client.quietHours
-  const notBefore =
-    quiet === undefined || !PATIENT.has(told.message) ? undefined : quietUntil(quiet, client.timeZone, at.getTime())
+  const notBefore = quietEndOf(facts)
   if (notBefore !== undefined) return { told: 0, left: left(names, { notBefore }) }
 
   const atOnce = howTold === 'all' ? contacts : contacts.slice(0, 1)
@@ -179,6 +185,11 @@ async function tell(deps: NotificationDeps, told: Told, now = Date.now()): Promi
   if (waiting.length === 0) return { told: reached.length }
   const rest = howTold === 'all' ? [] : names.slice(1)
   return { told: reached.length, left: left([...waiting, ...rest], { told: reached.length > 0 }) }
+}
+
+/** When the quiet hours end that a message has to wait for. */
+function quietEndOf({ message, client: { quietHours, timeZone }, at }: Facts): number | undefined {
+  return quietHours === undefined || !PATIENT.has(message) ? undefined : quietUntil(quietHours, timeZone, at.getTime())
 }
 
 const attempt = ({ courier }: NotificationDeps, facts: Facts, contact: Contact, id: string): Promise<void> =>

@@ -75,15 +75,19 @@ export const notifications = proxyActivities<Pick<Activities, 'notifyClient' | '
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '1 minute' },
 })
 
+/** Of one message at one contact, after the first. */
+export const MOST_ATTEMPTS = 35
+
 /**
  * Further attempts at one contact, for a day: twelve within little more than an hour, then one an hour; or when the other side asks for it.
- * They are counted, so that time in which no worker was there is not the contact's.
+ * They are counted, so that time in which no worker was there, and quiet hours, are not the contact's.
  */
-export const deliveries = proxyActivities<Pick<Activities, 'deliver'>>({
-  startToCloseTimeout: '30s',
-  scheduleToCloseTimeout: '3 days',
-  retry: { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '1 hour', maximumAttempts: 35 },
-})
+export const deliveries = (maximumAttempts: number) =>
+  proxyActivities<Pick<Activities, 'deliver'>>({
+    startToCloseTimeout: '30s',
+    scheduleToCloseTimeout: '3 days',
+    retry: { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '1 hour', maximumAttempts },
+  })
 
 /** What is noted of a message that was given up. */
 export const givenUp = proxyActivities<Pick<Activities, 'giveUpOn'>>({

@@ -201,6 +201,19 @@ describe('while time passes', () => {
     await passing(() => client.count('reminder') === 1, 'the reminder')
     return ofMessage(skipping, client)
   })
+  record('a message that the night has broken off', async () => {
+    let down = true
+    const client = await hook((before) => (before > 0 && down ? 500 : 204))
+    const clock = (ms: number) => new Date(skipping.now() + ms).toISOString().slice(11, 16)
+    const quietHours = { from: clock(HOUR + 5 * 60_000), to: clock(8 * HOUR) }
+    await rotateFor(skipping, [client], { overlapMs: 12 * HOUR, reminders: [1 / 12] }, { quietHours })
+    await passing(() => client.count('reminder') > 0, 'the reminder')
+    await skipping.pass(HOUR)
+    const before = client.count('reminder')
+    down = false
+    await passing(() => client.count('reminder') > before, 'the reminder in the morning')
+    return ofMessage(skipping, client)
+  })
   record('the deadline is near', async () => {
     const client = await hook()
     const rotation = await rotateFor(skipping, [client], { overlapMs: 4 * HOUR })

@@ -51,6 +51,9 @@ const ended = ({ ids }: Hook) =>
     PATIENCE_MS,
   )
 
+const untold = async (credentialId: string) =>
+  (await alertsOf(house.config.topics, credentialId)).filter(({ kind }) => kind === 'notification-failed')
+
 test('a contact that a message did not reach for a day is no longer used, an alert says so, and giving the contacts anew has it tried again', async () => {
   const [dead, good] = [await hook(() => 500), await hook()]
   const contacts = [webhook(dead), webhook(good)]
@@ -88,7 +91,7 @@ test('a reminder waits for the end of quiet hours on the clock of the client, an
   const client = { timeZone, quietHours: { from: clock(2 * HOUR), to: clock(6 * HOUR) } }
   const policy = { overlapMs: 8 * HOUR, reminders: [0.5] }
   await rotate([webhook(late)], policy, client)
-  const { rotationId, token } = await rotate([webhook(moved)], policy, client)
+  const { rotationId, credentialId, token } = await rotate([webhook(moved)], policy, client)
   await house.reached(rotationId, 'monitoring', PATIENCE_MS)
   await house.pass(5 * HOUR)
   // With one program of it; the rotation goes on.
@@ -107,6 +110,35 @@ test('a reminder waits for the end of quiet hours on the clock of the client, an
   expect(house.now()).toBeLessThan(morning + 2 * step)
   await house.pass(HOUR)
   expect(moved.bodies).toHaveLength(1)
+  // Nobody has to look after a client that had nothing to hear.
+  expect(await untold(credentialId)).toEqual([])
+})
+
+test('a reminder that could not be sent before quiet hours waits for their end as well, on every contact, and no alert is raised meanwhile', async () => {
+  let down = true
+  const [first, second] = [await hook((before) => (before > 0 && down ? 503 : 204)), await hook(() => (down ? 503 : 204))]
+  const begun = house.now()
+  const clock = (ms: number) => new Date(begun + ms).toISOString().slice(11, 16)
+  // A reminder after two hours; minutes later it is night.
+  const client = { quietHours: { from: clock(2 * HOUR + 4 * 60_000), to: clock(7 * HOUR) } }
+  const policy = { overlapMs: 24 * HOUR, reminders: [1 / 12] }
+  const { credentialId, rotationId } = await rotate([webhook(first), webhook(second)], policy, client)
+  await house.reached(rotationId, 'monitoring', PATIENCE_MS)
+  await house.pass(2 * HOUR - 60_000)
+  await passing(() => second.count('reminder') > 0, 'the reminder on the second contact', 20_000)
+  const night = (Math.floor((begun + 2 * HOUR) / 60_000) + 4) * 60_000
+  expect(house.now()).toBeLessThan(night)
+  // An attempt goes by the time of the one before it here: the test server says no other.
+  await house.pass(night - house.now() + 10 * 60_000)
+  down = false
+  const reminders = () => first.count('reminder') + second.count('reminder')
+  const before = reminders()
+  for (let hours = 0; hours < 4; hours++) await house.pass(HOUR)
+  expect(reminders()).toBe(before)
+  expect(await untold(credentialId)).toEqual([])
+  const morning = Math.floor((begun + 7 * HOUR) / 60_000) * 60_000
+  await passing(() => reminders() > before, 'the reminder', 5 * 60_000)
+  expect(house.now()).toBeGreaterThanOrEqual(morning)
 })
 
 test('shortly before the deadline a client that still uses its old key hears of it once more, and of each deadline anew', async () => {

@@ -31,7 +31,7 @@ test('G8: the replay can fail: code that does something else is found out', asyn
   const code = readFileSync(inject('workflowBundle'), 'utf8')
   const changed = [
     ['records.openRotation(', 'records.readEvidence('],
-    ['deliveries.deliver(', 'deliveries.raiseAlert('],
+    ['(left).deliver(', '(left).raiseAlert('],
     ['givenUp.giveUpOn(', 'givenUp.raiseAlert('],
   ].reduce((text, [was = '', is = '']) => text.replaceAll(was, is), code)
   expect(await replay(changed)).toHaveLength(recorded.length)
