@@ -3,6 +3,7 @@
  * workflow of its own goes on with, for a day.
  */
 import { createHash } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 import type { ClientId, CredentialId, KeyId, LeakId, NotificationKind, RotationId, Tell } from '@keyturn/contract'
 import { ApplicationFailure, activityInfo, cancellationSignal } from '@temporalio/activity'
 import { quietUntil } from '../planning/quiet-hours.ts'
@@ -22,7 +23,9 @@ export interface NotificationDeps {
   readonly db: Database
   readonly sealer: Sealer
   readonly courier: Courier
-  readonly alerts: Pick<Alerts, 'raise'>
+  readonly alerts: Pick<Alerts, 'raise' | 'raiseInTheEnd'>
+  /** Where clients sign in at their provider. */
+  readonly signInUrl?: string | undefined
 }
 
 /** A contact that a message has yet to reach. */
@@ -65,6 +68,8 @@ export type Attempted = boolean | 'moot' | { readonly quietUntil: number; readon
 const URGENT: ReadonlySet<NotificationKind> = new Set(['emergency', 'leak', 'second-claim'])
 /** What waits for the end of quiet hours. */
 const PATIENT: ReadonlySet<NotificationKind> = new Set(['reminder'])
+/** So long an alert that is raised beside a message may keep it waiting. */
+const ALERT_MS = 2_000
 /** How a contact's answer that is final is called where it ends the attempts. */
 const REFUSED = 'refused'
 
@@ -143,12 +148,17 @@ async function tell(deps: NotificationDeps, told: Told, now = Date.now()): Promi
   const messageId = messageIdHere()
   const { type, data } = webhookBody(facts)
   await addClientEvent(deps.db, { clientId: client.clientId, messageId, at, type, data })
-  if (client.contacts.length === 0) return { told: 0 }
-
   const troubles = await troublesOf(deps.db, client.clientId)
   const contacts = client.contacts
     .map((contact) => ({ contact, contactId: contactIdOf(client.clientId, contact), to: contactText(contact) }))
     .filter(({ contactId }) => troubles.get(contactId)?.disabledAt === undefined)
+  await alertIfStranded(
+    deps,
+    facts,
+    contacts.map(({ contact }) => contact),
+  )
+  if (client.contacts.length === 0) return { told: 0 }
+
   const howTold = URGENT.has(told.message) ? 'all' : client.tell
   const left = (waiting: readonly Waiting[], more: Partial<Delivery> = {}): Delivery => ({
     ...told,
@@ -185,6 +195,26 @@ async function tell(deps: NotificationDeps, told: Told, now = Date.now()): Promi
   if (waiting.length === 0) return { told: reached.length }
   const rest = howTold === 'all' ? [] : names.slice(1)
   return { told: reached.length, left: left([...waiting, ...rest], { told: reached.length > 0 }) }
+}
+
+/**
+ * Of an exposed key whose client has no way to the new one: not by the old one, and by nothing that it is told. Somebody has to give it the
+ * claim, and hears that here.
+ */
+async function alertIfStranded(
+  { alerts, signInUrl }: NotificationDeps,
+  facts: Facts,
+  contacts: readonly Contact[],
+): Promise<void> {
+  const { message, credential, rotation, claimCode, byOldKey } = facts
+  if ((message !== 'emergency' && message !== 'leak') || rotation === undefined || claimCode === undefined) return
+  if (byOldKey !== undefined || signInUrl !== undefined || contacts.some(({ channel }) => channel === 'webhook')) return
+  if (rotation.policy.claimInMessages === true && contacts.length > 0) return
+  const { rotationId } = rotation
+  const detail = `the client can not fetch its new key: its old one opens nothing any more, and no message leads there. Once you know that it is the client, give it what this prints: keyturn claim ${rotationId} --reason "…" (POST /v1/rotations/${rotationId}/claim)`
+  const raised = alerts.raiseInTheEnd({ kind: 'notification-failed', credentialId: credential.credentialId, rotationId, detail })
+  // An urgent message does not wait for Kafka; the worker may be stopping.
+  await Promise.race([raised.catch(() => {}), setTimeout(ALERT_MS, undefined, { ref: false })])
 }
 
 /** When the quiet hours end that a message has to wait for. */

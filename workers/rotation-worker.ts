@@ -59,7 +59,8 @@ export async function startRotationWorker(config: RotationWorkerConfig, log: Log
   const startRotation = startRotations(client, config.taskQueue)
   const courier = createCourier({ sealer, publicUrl, delivery: config.delivery })
   const outbound = createOutbound({ allow: config.delivery.webhookAllow })
-  const ours = { db, sealer, brand, publicUrl, propagation, alerts, leakSettings }
+  const { signInUrl } = config.delivery
+  const ours = { db, sealer, brand, publicUrl, signInUrl, propagation, alerts, leakSettings }
   const activities = createActivities({ ...ours, courier, outbound, startRotation })
   await ensureSearchAttributes(config.temporalAddress, config.temporalNamespace)
   const connection = await NativeConnection.connect({ address: config.temporalAddress })

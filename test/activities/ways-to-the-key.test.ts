@@ -2,10 +2,12 @@
 import type { KeyKind } from '@keyturn/contract'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type ServedApi, serveApi } from '../support/api.ts'
+import { hook, webhook } from '../support/hook.ts'
 import { eventually, type House } from '../support/house.ts'
 import { decoded, mailServer } from '../support/mail-server.ts'
 import { openHouse } from '../support/open-house.ts'
 import { newPublicKey } from '../support/shown.ts'
+import { alertsOf as alertsIn } from '../support/topics.ts'
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 90_000 })
 const PATIENCE_MS = 90_000
@@ -53,6 +55,9 @@ async function followed(mail: string): Promise<(readonly [path: string, asks: bo
 
 const successor = (token: string) => api.client.post<{ token: string }>('/v1/successor', undefined, { token })
 
+const alertsOf = async (credentialId: string) =>
+  (await alertsIn(house.config.topics, credentialId)).filter(({ kind }) => kind === 'notification-failed')
+
 /** What somebody at the provider gives to a client that has answered hands this out. */
 async function claimed(rotationId: string): Promise<string> {
   const { body } = await api.client.post<{ claim: string }>(`/v1/rotations/${rotationId}/claim`, { reason: 'has answered' })
@@ -74,7 +79,22 @@ test('an emergency: somebody at the provider, for the old key opens nothing, and
   expect(await followed(text)).toEqual([])
   expect(text).toMatch(/answer this message/)
   expect((await successor(token)).status).toBe(403)
+  const [alert] = await eventually(async () => {
+    const all = await alertsOf(credentialId)
+    return all.length > 0 && all
+  }, 'the alert')
+  expect(alert).toMatchObject({ rotationId, detail: expect.stringContaining(`keyturn claim ${rotationId} --reason`) })
   expect(house.verdicts(await claimed(rotationId))).toEqual([true])
+})
+
+test('an emergency of a client with a webhook: the claim is there, and nobody has to be called', async () => {
+  const target = await hook()
+  const { credentialId } = await house.credential(['read:prices'], 'prod', [webhook(target)])
+  await house.rotate(credentialId, {}, 'emergency')
+  const { data } = await eventually(() => target.bodies[0], 'the webhook', PATIENCE_MS)
+  const { pathname } = new URL(data?.claimUrl ?? '')
+  const { body } = await api.client.post<{ token: string }>(pathname, undefined, { token: 'none' })
+  expect([house.verdicts(body.token), await alertsOf(credentialId)]).toEqual([[true], []])
 })
 
 test('a leak: the same, while the leaked key still works', async () => {
