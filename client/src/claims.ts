@@ -133,9 +133,9 @@ export class Claimant {
       const asked = keyOf(value, own.keyId ?? wanted.keyId) ?? current
       const answer = await askForSuccessor(asking, asked, own, signal)
       if (answer.outcome === 'key') {
-        const version = wanted.version === undefined ? {} : { version: wanted.version }
+        const version = wanted.version ?? (await this.#versionOf(answer.key))
         const old = own.claim === undefined ? asked : await this.#accepted(value)
-        const key = await this.#keep(value, own, { ...answer.key, ...version }, old)
+        const key = await this.#keep(value, own, { ...answer.key, ...(version === undefined ? {} : { version }) }, old)
         if (key !== undefined) return key
       } else if (answer.outcome === 'refused') {
         const { code } = answer
@@ -171,6 +171,12 @@ export class Claimant {
     const lent = await keyring.replace({ ...value, pending }, version, signal)
     if (lent !== undefined) this.#lease = pending.since
     return lent
+  }
+
+  /** Where no notice has said it: without it, a notice after a roll-back could not be told from an old one. */
+  async #versionOf(key: StoredKey): Promise<number | undefined> {
+    const { asking, signal } = this.#options
+    return (await askOwnKey(asking, key, signal).catch(() => undefined))?.version
   }
 
   /** What a claim that was handed over replaces: it names no key, and the current one may have been withdrawn. */

@@ -15,7 +15,7 @@ export interface PrivateJwk {
 
 export type StoredKey = {
   readonly keyId: string
-  /** 2 for the first successor; absent where a notice has not said it. */
+  /** 2 for the first successor; absent where it is not known. */
   readonly version?: number
 } & (
   | { readonly kind: 'bearer' | 'hmac-sha256'; readonly token: string }

@@ -210,7 +210,7 @@ describe('after a rotation that was rolled back', () => {
     await first.close()
     await at.open({ abandonedMs: 50 }).keyId()
     await isClaimed(at.store, next)
-    expect((await stored(at.store))?.current).toMatchObject({ token: next.token })
+    expect((await stored(at.store))?.current).toMatchObject({ token: next.token, version: 3 })
     expect(await stored(at.store)).toMatchObject({ previous: { keyId: at.old.keyId } })
     expect(at.provider.claims.map(({ status }) => status)).toEqual([200, 200])
   })
@@ -240,6 +240,20 @@ describe('after a rotation that was rolled back', () => {
     const next = at.provider.issue(3)
     await at.open().claim(someCode())
     expect(await stored(at.store)).toMatchObject({ current: { keyId: next.keyId }, previous: { keyId: at.old.keyId } })
+  })
+
+  test('the next rotation is followed, also where a claim was handed over', async () => {
+    const at = await scene()
+    const client = at.open()
+    const dead = at.provider.issue(2)
+    await client.claim(someCode())
+    expect(await client.keyId()).toBe(dead.keyId)
+    dead.state = 'deactivated'
+    const next = at.provider.issue(3)
+    at.old.successor = next
+    expect(await at.call(client)).toBe(200)
+    await isClaimed(at.store, next)
+    expect(await stored(at.store)).toMatchObject({ previous: { keyId: at.old.keyId } })
   })
 
   test('a process that is killed at any step of the claim loses no key, and nothing is claimed twice', async () => {
