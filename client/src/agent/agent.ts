@@ -14,7 +14,7 @@ import type { AgentConfig } from './config.ts'
 import { writeFiles } from './files.ts'
 import type { First } from './first.ts'
 import { News } from './news.ts'
-import { ApiAway, askOwnKey, type OwnKey } from './own-key.ts'
+import { ApiAway, askOwnKey, type OwnKey } from '../own-key.ts'
 import { ProgramError, runCommand, tellProgram } from './program.ts'
 
 /** What a person wants to know. Nothing here holds a secret. */

@@ -1,7 +1,7 @@
 /** What the API says of a key to whoever holds it. */
-import { shownBy } from '../signing.ts'
-import type { StoredKey } from '../store.ts'
-import type { Asking } from '../successor.ts'
+import { shownBy } from './signing.ts'
+import type { StoredKey } from './store.ts'
+import type { Asking } from './successor.ts'
 
 export interface OwnKey {
   readonly keyId: string
