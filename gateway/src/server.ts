@@ -1,8 +1,9 @@
 /** The HTTP servers of a gateway process: requests for the API, and what operators ask. */
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { problem } from '@keyturn/contract'
+import { announcesBody } from './body.ts'
 import type { Gateway } from './gateway.ts'
 import { sendProblem } from './incoming.ts'
 import type { Log } from './log.ts'
@@ -10,7 +11,7 @@ import { answerOps, isOpsRequest } from './ops.ts'
 import type { ReverseProxy } from './proxy.ts'
 import { watchBody } from './slow-body.ts'
 import { answerUnreadable } from './unreadable.ts'
-import { webSocketsAlone } from './upgrade-offer.ts'
+import { isWebSocket } from './upgrade-offer.ts'
 import { pause } from './wait.ts'
 
 /** Longer than the load balancers before us keep an idle connection, so that it is they who close it. */
@@ -73,6 +74,19 @@ const listen = (server: Server, { host, port }: HostAndPort): Promise<string> =>
     })
   })
 
+/** A request that offers another protocol than we speak is answered as what it also is: a plain one (RFC 9110 section 7.8). */
+function answerPlainly(request: IncomingMessage, socket: Socket, listener: RequestListener): void {
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(socket)
+  socket.on('error', () => socket.destroy())
+  response.on('finish', () => socket.end())
+  // Its body will not come: Node has stopped reading HTTP there.
+  if (announcesBody(request.headers)) {
+    sendProblem(response, problem('invalid-request', 'Send a request with a body without the Upgrade field'), {})
+  } else listener(request, response)
+}
+
 export async function startServer(options: ServerOptions): Promise<GatewayServer> {
   const { gateway, proxy, opsListen, idleMs, clientMs = CLIENT_MS, log } = options
   let draining = false
@@ -93,28 +107,28 @@ export async function startServer(options: ServerOptions): Promise<GatewayServer
     watchBody(request, response, clientMs)
     return proxy.handle(request, response)
   })
-  const listener: RequestListener = (request, response) => {
-    // An offer that was passed over: Node forgets what came in the same packet behind it.
-    if (request.headers.upgrade !== undefined) response.shouldKeepAlive = false
-    return opsListen === undefined && isOpsRequest(request) ? ops(request, response) : pass(request, response)
-  }
+  const listener: RequestListener = (request, response) =>
+    opsListen === undefined && isOpsRequest(request) ? ops(request, response) : pass(request, response)
 
+  // Later Nodes ask whether a request is to leave HTTP; earlier ones take every one that offers to.
   const settings = {
     keepAliveTimeout: KEEP_ALIVE_MS,
     // A large body may take its time; without a limit of its own the head would have none then.
     requestTimeout: 0,
     headersTimeout: clientMs,
     connectionsCheckingInterval: clientMs / 2,
-    ...webSocketsAlone,
+    shouldUpgradeCallback: isWebSocket,
   }
-  const server: Server = createServer(settings, listener)
+  const server = createServer(settings, listener)
   if (proxy.upgrade !== undefined) {
     const upgrade = proxy.upgrade
-    server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      upgrade(request, socket, head).catch((error: unknown) => {
-        log.error({ err: error }, 'an upgrade failed in the gateway')
-        socket.destroy()
-      })
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      if (isWebSocket(request)) {
+        upgrade(request, socket, head).catch((error: unknown) => {
+          log.error({ err: error }, 'an upgrade failed in the gateway')
+          socket.destroy()
+        })
+      } else answerPlainly(request, socket, listener)
     })
   }
   // A refused request must not be told to send its body.

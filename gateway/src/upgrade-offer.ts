@@ -1,31 +1,14 @@
 /**
- * Which requests leave HTTP: those for a WebSocket. Any other offer (`Upgrade: h2c` of curl and Java, with any method) is passed over, as RFC 9110
+ * Which requests leave HTTP: those for a WebSocket. Any other offer (`Upgrade: h2c` of curl and Java) is passed over, as RFC 9110
  * section 7.8 allows, and its request is the plain one that it also is.
  */
-import { IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type ProblemDocument, problem } from '@keyturn/contract'
 import { announcesBody } from './body.ts'
 
 export const isWebSocket = ({ headers }: Pick<IncomingMessage, 'headers'>): boolean =>
   headers.upgrade?.toLowerCase() === 'websocket'
-
-/** Nodes before 24 hand over every request that offers to leave, and stop reading its body: they are told here that it does not. */
-class Incoming extends IncomingMessage {
-  // Without a value of its own: Node's constructor sets `upgrade`, before there could be one.
-  declare private offers: unknown
-
-  get upgrade(): boolean {
-    return this.offers === true && (this.method === 'CONNECT' || isWebSocket(this))
-  }
-
-  set upgrade(offers: unknown) {
-    this.offers = offers
-  }
-}
-
-/** For `createServer`. Later Nodes ask `shouldUpgradeCallback`. */
-export const webSocketsAlone = { IncomingMessage: Incoming, shouldUpgradeCallback: isWebSocket }
 
 const NO_HANDSHAKE = problem('invalid-request', 'A WebSocket is opened with GET and without a body')
 
