@@ -3,11 +3,12 @@
  * API; the pair that the answer is encrypted to is in the store before that, so whoever finds a claim that its maker did not end, repeats it and gets
  * the same answer (docs/adr/0020).
  */
-import { askOwnKey } from './own-key.ts'
+
 import { ClaimError } from './claim-error.ts'
 import type { Listener } from './events.ts'
 import { newPair } from './key-pairs.ts'
 import { type Keyring, tellStoreError } from './keyring.ts'
+import { askOwnKey } from './own-key.ts'
 import { type PendingClaim, type Stored, type StoredCredential, type StoredKey, StoreError } from './store.ts'
 import { type Asking, askForSuccessor } from './successor.ts'
 import { backOff, jittered, pause } from './waiting.ts'
