@@ -3,7 +3,7 @@ import { KEY_KINDS } from '@keyturn/contract'
 import Type from 'typebox'
 import { showClaim } from '../registry/claims.ts'
 import { operator } from './operator.ts'
-import { type ApiDeps, publicUrlOf } from './ports.ts'
+import { type ApiDeps, claimLinks } from './ports.ts'
 import { type Api, given, isoOf, OPERATOR_SECURITY } from './routes.ts'
 import { Input, Problems, Reason, RotationIdSchema } from './schemas.ts'
 
@@ -36,15 +36,12 @@ export function claimOrderRoutes(api: Api, { db, sealer, clock, config }: ApiDep
       const rotationId = request.params.id
       const by = { at: clock(), actor: operator(request).actor, reason: request.body.reason }
       const { code, keyId, kind, expiresAt } = await showClaim(db, { rotationId, sealer, ...by })
-      const publicUrl = publicUrlOf(config)
       reply.header('cache-control', 'no-store')
       return {
         rotationId,
         keyId,
         kind,
-        claim: code,
-        claimUrl: `${publicUrl}/v1/claims/${code}`,
-        claimPage: `${publicUrl}/claim#${code}`,
+        ...claimLinks(config, code),
         ...given('claimExpiresAt', isoOf(expiresAt)),
       }
     },

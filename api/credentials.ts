@@ -9,7 +9,7 @@ import { deliveryOf } from './delivery.ts'
 import { DeliveryInput } from './delivery-schemas.ts'
 import { operator } from './operator.ts'
 import { AllowInput, checkAllow } from './permissions.ts'
-import { type ApiDeps, publicUrlOf } from './ports.ts'
+import { type ApiDeps, claimLinks } from './ports.ts'
 import { ApiError } from './problems.ts'
 import { tellGateways } from './propagated.ts'
 import { readPublicKey } from './public-key.ts'
@@ -83,7 +83,6 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
       const clientId = request.params.id
       const what = { clientId, name, environment, scopes, allow, labels, kind, publicKey, ...delivered }
       const made = await createCredential(db, { ...what, brand, sealer, claimExpiresAt, at, actor })
-      const publicUrl = publicUrlOf(config)
       const claim = made.claimId === undefined ? undefined : claimCode(sealer, made.claimId)
       const { everywhere } = await tellGateways(deps, [made.keyId], 'a new key')
       return reply
@@ -95,14 +94,7 @@ export function credentialRoutes(api: Api, deps: ApiDeps): void {
           keyId: made.keyId,
           version: made.version,
           kind,
-          ...(claim === undefined
-            ? {}
-            : {
-                claim,
-                claimUrl: `${publicUrl}/v1/claims/${claim}`,
-                claimPage: `${publicUrl}/claim#${claim}`,
-                claimExpiresAt: claimExpiresAt.toISOString(),
-              }),
+          ...(claim === undefined ? {} : { ...claimLinks(config, claim), claimExpiresAt: claimExpiresAt.toISOString() }),
           propagated: everywhere,
         })
     },

@@ -98,3 +98,9 @@ export interface ApiDeps {
 /** Where clients find the API: no slash at its end. */
 export const publicUrlOf = ({ publicUrl }: Pick<ApiDeps['config'], 'publicUrl'>): string =>
   typeof publicUrl === 'string' ? publicUrl : publicUrl()
+
+/** What a client fetches a key with: the code of its claim, and its address for programs and for people. */
+export function claimLinks(config: Pick<ApiDeps['config'], 'publicUrl'>, claim: string) {
+  const publicUrl = publicUrlOf(config)
+  return { claim, claimUrl: `${publicUrl}/v1/claims/${claim}`, claimPage: `${publicUrl}/claim#${claim}` }
+}
