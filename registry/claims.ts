@@ -13,6 +13,7 @@ import {
   type Verifier,
 } from '@keyturn/contract'
 import { appendAudit } from './audit.ts'
+import { mayOpen } from './by-old-key.ts'
 import { claimCode, claimCodeOf, sha256Hex } from './claim-codes.ts'
 import { type Database, first, type Tx } from './database.ts'
 import type { DeliveryState } from './delivery-rows.ts'
@@ -215,9 +216,7 @@ export async function redeemSuccessor(
       allowed: boolean | null
     }>(
       tx,
-      // Whoever shows a key that has leaked need not be its client. Index leaks_by_key.
-      `select k.key_id, k.credential_id, k.verifier ->> 'kind' as kind, k.state,
-         (r.policy ->> 'successorByOldKey')::boolean and not exists (select from leaks l where l.key_id = k.key_id) as allowed
+      `select k.key_id, k.credential_id, k.verifier ->> 'kind' as kind, k.state, ${mayOpen('k')} as allowed
        from keys k left join rotations r on r.credential_id = k.credential_id and r.ended_at is null
        where ${condition} for share of k`,
       [value],
