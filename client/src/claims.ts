@@ -3,7 +3,6 @@
  * API; the pair that the answer is encrypted to is in the store before that, so whoever finds a claim that its maker did not end, repeats it and gets
  * the same answer (docs/adr/0020).
  */
-
 import { ClaimError } from './claim-error.ts'
 import type { Listener } from './events.ts'
 import { newPair } from './key-pairs.ts'

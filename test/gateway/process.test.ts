@@ -35,6 +35,16 @@ function run(env: Record<string, string>): Running {
   return { child, output: () => output, ended }
 }
 
+/** On the servers of a test. */
+const runOn = ({ prefix }: { readonly prefix: string }, env: Record<string, string>): Running =>
+  run({
+    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+    KEYTURN_TOPIC_PREFIX: prefix,
+    KEYTURN_GATEWAY_ID: 'gw-process',
+    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+    ...env,
+  })
+
 test('bad values: a sentence each and exit code 2', async () => {
   const gateway = run({ KEYTURN_GATEWAY_STALENESS: 'soon' })
   expect(await gateway.ended).toBe(2)
@@ -88,11 +98,7 @@ test('G5: serves, drains on SIGTERM with usage and tombstone sent, exits 0 in ti
   })
   const address = api.address()
   if (address === null || typeof address === 'string') throw new Error('not a TCP address')
-  const gateway = run({
-    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
-    KEYTURN_TOPIC_PREFIX: bench.prefix,
-    KEYTURN_GATEWAY_ID: 'gw-process',
-    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+  const gateway = runOn(bench, {
     KEYTURN_GATEWAY_UPSTREAM: `http://127.0.0.1:${address.port}`,
     KEYTURN_GATEWAY_USAGE_WINDOW: '1h',
     KEYTURN_GATEWAY_DRAIN_NOTICE: '0s',
@@ -161,11 +167,7 @@ test('on SIGTERM it is not ready at once, and goes on serving until load balance
   const bench = await openBench()
   const key = issueKey()
   await bench.publish(keyMessage(key.record))
-  const gateway = run({
-    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
-    KEYTURN_TOPIC_PREFIX: bench.prefix,
-    KEYTURN_GATEWAY_ID: 'gw-process',
-    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+  const gateway = runOn(bench, {
     KEYTURN_GATEWAY_OPS_LISTEN: '127.0.0.1:0',
     KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
     KEYTURN_GATEWAY_DRAIN_NOTICE: '10m',
@@ -189,11 +191,7 @@ test('G3: stopped for longer than its bound and continued, it is stale at once',
   const bench = await openBench()
   const key = issueKey({ scopes: ['trade:write'] })
   await bench.publish(keyMessage(key.record))
-  const gateway = run({
-    KEYTURN_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
-    KEYTURN_TOPIC_PREFIX: bench.prefix,
-    KEYTURN_GATEWAY_ID: 'gw-process',
-    KEYTURN_GATEWAY_LISTEN: '127.0.0.1:0',
+  const gateway = runOn(bench, {
     KEYTURN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
     KEYTURN_GATEWAY_STALENESS: '1s',
     KEYTURN_GATEWAY_FAIL_CLOSED: 'trade:*',
